@@ -1,0 +1,78 @@
+// Everything an instruction-set translation unit compiles: the vector primitives, the algorithms, and make_table().
+// Included once per translation unit; needs the set's compiler flags (and HWY_COMPILE_ONLY_SCALAR for scalar).
+#include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "qkv/core/rng.h"
+#include "qkv/kernels/kernels.h"
+
+namespace qkv {
+namespace {
+
+#include "qkv/kernels/bodies/vector.inl"
+//
+#include "qkv/kernels/bodies/activation.inl"
+#include "qkv/kernels/bodies/attention.inl"
+#include "qkv/kernels/bodies/convert.inl"
+#include "qkv/kernels/bodies/elementwise.inl"
+#include "qkv/kernels/bodies/loss.inl"
+#include "qkv/kernels/bodies/norm.inl"
+#include "qkv/kernels/bodies/optimizer.inl"
+#include "qkv/kernels/bodies/rope.inl"
+#include "qkv/kernels/bodies/softmax.inl"
+
+template <typename T>
+TypedKernels<T> make_typed() {
+  TypedKernels<T> table{};
+  table.add = add<T>;
+  table.multiply = multiply<T>;
+  table.scale = scale<T>;
+  table.sum_rows = sum_rows<T>;
+  table.add_bias = add_bias<T>;
+  table.activation = activation<T>;
+  table.activation_backward = activation_backward<T>;
+  table.gated = gated<T>;
+  table.gated_backward = gated_backward<T>;
+  table.rms_norm = rms_norm<T>;
+  table.rms_norm_backward = rms_norm_backward<T>;
+  table.layer_norm = layer_norm<T>;
+  table.layer_norm_backward = layer_norm_backward<T>;
+  table.rope = rope<T>;
+  table.softmax = softmax<T>;
+  table.softmax_backward = softmax_backward<T>;
+  table.log_softmax = log_softmax<T>;
+  table.log_softmax_backward = log_softmax_backward<T>;
+  table.dropout = dropout<T>;
+  table.matvec = matvec<T>;
+  table.attention_forward = attention_forward<T>;
+  table.attention_backward_delta = attention_backward_delta<T>;
+  table.attention_backward_q = attention_backward_q<T>;
+  table.attention_backward_kv = attention_backward_kv<T>;
+  table.attention_backward = attention_backward<T>;
+  table.attention_scratch_bytes = attention_scratch_bytes<T>;
+  return table;
+}
+
+Kernels make_table() {
+  Kernels table{};
+  table.f32 = make_typed<float>();
+  table.b16 = make_typed<bf16>();
+  table.f32_to_bf16 = convert<float, bf16>;
+  table.bf16_to_f32 = convert<bf16, float>;
+  table.f32_to_f16 = convert<float, f16>;
+  table.f16_to_f32 = convert<f16, float>;
+  table.cross_entropy = cross_entropy;
+  table.axpy = axpy;
+  table.sum_of_squares = sum_of_squares;
+  table.adamw = adamw;
+  table.fma_burst = fma_burst;
+  table.int8_burst = int8_burst;
+  return table;
+}
+
+}  // namespace
+}  // namespace qkv

@@ -1,0 +1,13 @@
+// The tables that the instruction-set translation units fill. A null entry falls through to the next lower set.
+#pragma once
+
+#include "qkv/kernels/kernels.h"
+
+namespace qkv {
+
+const Kernels* kernels_scalar();
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512();
+const Kernels* kernels_neon();
+
+}  // namespace qkv
