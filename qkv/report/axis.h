@@ -11,11 +11,11 @@ namespace qkv {
 
 // How a chart's axis is asked for.
 struct Axis {
-  std::string label;
-  std::string unit;  // appended to the label in parentheses, and to values under the pointer
+  std::string label{};
+  std::string unit{};  // appended to the label in parentheses, and to values under the pointer
   bool log = false;  // values <= 0 are left out; an axis without any positive value is drawn linear
   bool from_zero = false;  // linear axes only: the axis includes 0
-  std::optional<double> min, max;
+  std::optional<double> min{}, max{};
 };
 
 // Whether a value has a place on an axis: finite, not absurdly large, and positive where the axis is logarithmic.
@@ -56,7 +56,7 @@ class Scale {
 };
 
 struct Points {
-  std::vector<double> x, y;
+  std::vector<double> x{}, y{};
 };
 
 // At most `max_points` (>= 8) of the points, in order, that draw the same line: the first, the last, and the lowest and

@@ -16,8 +16,8 @@ enum class ChartWidth { full, half };
 
 struct Series {
   enum class Style { line, faint_line, dashed_line, points, line_and_points };
-  std::string name;
-  std::vector<double> x, y;  // equally long
+  std::string name{};
+  std::vector<double> x{}, y{};  // equally long
   Style style = Style::line;
   int colour = -1;  // index into the palette of 8; -1: the series' position in the chart
 };
@@ -25,39 +25,39 @@ struct Series {
 // Something that happened at x: a thin vertical line with a label.
 struct Marker {
   double x = 0;
-  std::string text;
+  std::string text{};
 };
 
 struct LineChart {
-  std::string title;
-  std::string note;  // one line under the title
-  Axis x, y;
-  std::vector<Series> series;
-  std::vector<Marker> markers;
+  std::string title{};
+  std::string note{};  // one line under the title
+  Axis x{}, y{};
+  std::vector<Series> series{};
+  std::vector<Marker> markers{};
   ChartWidth width = ChartWidth::full;
 };
 
 // Horizontal bars, grouped by category.
 struct BarChart {
   struct Group {
-    std::string name;
-    std::vector<double> values;  // one per category; NaN: no bar
+    std::string name{};
+    std::vector<double> values{};  // one per category; NaN: no bar
   };
-  std::string title;
-  std::string note;
-  Axis value;  // `log` is not used: a bar's length starts at zero
-  std::vector<std::string> categories;
-  std::vector<Group> groups;
+  std::string title{};
+  std::string note{};
+  Axis value{};  // `log` is not used: a bar's length starts at zero
+  std::vector<std::string> categories{};
+  std::vector<Group> groups{};
   ChartWidth width = ChartWidth::full;
 };
 
 struct Histogram {
-  std::string title;
-  std::string note;
-  Axis value;  // of the edges
+  std::string title{};
+  std::string note{};
+  Axis value{};  // of the edges
   Axis count{.label = "count"};
-  std::vector<double> edges;   // ascending, one more than counts
-  std::vector<double> counts;  // >= 0
+  std::vector<double> edges{};   // ascending, one more than counts
+  std::vector<double> counts{};  // >= 0
   ChartWidth width = ChartWidth::half;
 };
 
@@ -66,11 +66,11 @@ Histogram make_histogram(std::string title, Axis axis, const std::vector<double>
 
 struct HeatMap {
   enum class Colours { sequential, sequential_log, diverging };  // diverging: around 0
-  std::string title;
-  std::string note;
-  std::string value_label;
-  std::vector<std::string> rows, columns;
-  std::vector<double> values;  // rows x columns, row-major; NaN: an empty cell
+  std::string title{};
+  std::string note{};
+  std::string value_label{};
+  std::vector<std::string> rows{}, columns{};
+  std::vector<double> values{};  // rows x columns, row-major; NaN: an empty cell
   Colours colours = Colours::sequential;
   ChartWidth width = ChartWidth::full;
 };

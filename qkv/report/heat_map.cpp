@@ -108,10 +108,14 @@ std::string render(const HeatMap& chart, std::string_view id) {
   left = std::min(left, figure.width() / 2);
   for (const auto& label : chart.columns) widest_column = std::max(widest_column, label_width(label));
   for (const double value : chart.values) widest_value = std::max(widest_value, label_width(format_number(value, 3)));
-  const double room = figure.width() - left - 14;
-  const double cell_width = std::clamp(room / columns, 1.0, 96.0);
+  double room = figure.width() - left - 14;
+  double cell_width = std::clamp(room / columns, 1.0, 96.0);
   const double cell_height = rows > 60 ? std::max(4.0, 1200 / rows) : 22;
   const bool turned = widest_column + 6 > cell_width;
+  if (turned) {  // the last label leans out to the right
+    room = std::max(room - widest_column * 0.72, columns);
+    cell_width = std::clamp(room / columns, 1.0, 96.0);
+  }
   const double top = turned ? 12 + widest_column * 0.72 : 22;
   const bool numbers = widest_value + 4 <= cell_width && cell_height >= 16;
   const double gap = cell_width > 6 && cell_height > 6 ? 1 : 0;

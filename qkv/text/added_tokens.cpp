@@ -55,10 +55,14 @@ void AddedTokenMatcher::add(const AddedToken& token, std::string_view content) {
 
 void AddedTokenMatcher::build() {
   by_first_byte_.assign(256, {});
+  starts_.assign(256 * 256, false);
   for (uint32_t i = 0; i < entries_.size(); ++i) {
     const auto first = static_cast<uint8_t>(entries_[i].content[0]);
     by_first_byte_[first].push_back(i);
-    starts_[first] = true;
+    for (int second = 0; second < 256; ++second) {
+      const bool possible = entries_[i].content.size() == 1 || static_cast<uint8_t>(entries_[i].content[1]) == second;
+      if (possible) starts_[first * 256 + second] = true;
+    }
   }
   for (auto& list : by_first_byte_) {
     std::stable_sort(list.begin(), list.end(), [&](uint32_t a, uint32_t b) {
@@ -71,7 +75,8 @@ std::optional<AddedTokenMatcher::Found> AddedTokenMatcher::find(std::string_view
                                                                 bool parse_special) const {
   for (size_t i = start; i < text.size(); ++i) {
     const auto first = static_cast<uint8_t>(text[i]);
-    if (!starts_[first]) continue;
+    const auto second = i + 1 < text.size() ? static_cast<uint8_t>(text[i + 1]) : uint8_t{0};
+    if (i + 1 < text.size() && !starts_[first * 256 + second]) continue;
     for (const uint32_t index : by_first_byte_[first]) {
       const AddedToken& token = entries_[index];
       if (token.special && !parse_special) continue;

@@ -43,8 +43,8 @@ class AddedTokenMatcher {
   std::vector<AddedToken> entries_;  // content replaced by what to look for
   // Entries that begin with each byte, longest first.
   std::vector<std::vector<uint32_t>> by_first_byte_;
-  // The bytes that begin any entry, to skip quickly.
-  bool starts_[256] = {};
+  // The pairs of bytes that begin any entry (all pairs of a one-byte entry), to skip quickly.
+  std::vector<bool> starts_;
 };
 
 }  // namespace qkv

@@ -77,8 +77,9 @@ class Tokenizer {
   virtual std::string_view kind() const = 0;
   // The text of a Hugging Face tokenizer.json; nullopt for SentencePiece models.
   virtual std::optional<std::string> to_json() const = 0;
-  // Writes tokenizer.json (or tokenizer.model), tokenizer_config.json and special_tokens_map.json into the directory,
-  // creating it if needed. load_tokenizer(directory) gives an equal tokenizer.
+  // Writes tokenizer.json (or tokenizer.model), tokenizer_config.json, special_tokens_map.json and, with several stop
+  // ids, generation_config.json into the directory, creating it if needed. load_tokenizer(directory) gives an equal
+  // tokenizer.
   void save(const std::string& directory) const;
 
  protected:
@@ -97,6 +98,7 @@ class Tokenizer {
   // Adds or replaces the entry of `id`, growing the table. Call index_entries() when all are in.
   Entry& entry(int32_t id);
   void index_entries();
+  void require_in_vocabulary(std::optional<int32_t> id, std::string_view what) const;
 
   std::vector<Entry> entries_;
   std::unordered_map<std::string_view, int32_t> ids_;  // by surface; points into entries_

@@ -1,5 +1,5 @@
-// How documents draw their parts: one random stream per (purpose, split, index), and draws that are repeated until the
-// fact's key hashes to the wanted split.
+// How documents draw their parts: one random stream per (purpose, split, index), and draws that are repeated
+// until the fact's key hashes to the wanted split.
 #pragma once
 
 #include <string>
@@ -29,7 +29,10 @@ enum class Purpose : uint64_t {
 
 struct Draw {
   Draw(uint64_t seed, Purpose purpose, Split split_, uint64_t index)
-      : rng(Rng(seed).split(static_cast<uint64_t>(purpose)).split(static_cast<uint64_t>(split_)).split(index)),
+      : rng(Rng(seed)
+                .split(static_cast<uint64_t>(purpose))
+                .split(static_cast<uint64_t>(split_))
+                .split(index)),
         split(split_) {}
 
   Rng rng;

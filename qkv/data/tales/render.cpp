@@ -6,9 +6,15 @@
 namespace qkv::tales {
 namespace {
 
-bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
-char lower(char c) { return is_upper(c) ? static_cast<char>(c - 'A' + 'a') : c; }
-char upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; }
+bool is_upper(char c) {
+  return c >= 'A' && c <= 'Z';
+}
+char lower(char c) {
+  return is_upper(c) ? static_cast<char>(c - 'A' + 'a') : c;
+}
+char upper(char c) {
+  return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+}
 
 std::string_view article(std::string_view noun) {
   // By sound: these begin with a consonant in speech, or do not although a consonant is written.
@@ -22,7 +28,8 @@ std::string_view article(std::string_view noun) {
   return std::string_view("aeiou").find(first) == std::string_view::npos ? "a" : "an";
 }
 
-// The position after the bracket group that opens at `open`; positions of its separators go to `bars` (open first, close last).
+// The position after the bracket group that opens at `open`; positions of its separators go to `bars` (open
+// first, close last).
 size_t scan_group(std::string_view text, size_t open, std::vector<size_t>& bars) {
   bars.assign(1, open);
   int depth = 0;

@@ -40,7 +40,9 @@ template <typename T>
 const T& pick(const std::vector<T>& items, Rng& rng) {
   return items[rng.below(items.size())];
 }
-inline bool chance(Rng& rng, uint32_t percent) { return rng.below(100) < percent; }
+inline bool chance(Rng& rng, uint32_t percent) {
+  return rng.below(100) < percent;
+}
 // Uniform in [low, high].
 inline int between(Rng& rng, int low, int high) {
   return low + static_cast<int>(rng.below(static_cast<uint64_t>(high - low + 1)));

@@ -1,22 +1,27 @@
 // Word lists. Plain, everyday, short: with a vocabulary of a few thousand pieces most words stay whole.
 #include "qkv/data/tales/words.h"
 
-#include <iterator>
-
 namespace qkv::tales {
 namespace {
 
 std::vector<Person> make_people() {
   const char* girls =
-      "Mia Anna Lily Emma Sara Lucy Rosa Nina Ella Zoe Amy Kate Jane Ruby Molly Daisy Grace Alice Clara Eva Hana Ida Ivy "
-      "Jill Julia June Kim Lara Lena Lola Luna Maria Mary May Meg Nora Olga Olive Pam Paula Penny Polly Rita Rose Sally "
-      "Sofia Sue Susan Tina Vera Wendy Wilma Yara Zara Abby Ada Beth Betty Bella Carla Cora Dora Edith Elsa Emily Fay "
+      "Mia Anna Lily Emma Sara Lucy Rosa Nina Ella Zoe Amy Kate Jane Ruby Molly Daisy Grace Alice Clara Eva "
+      "Hana Ida Ivy "
+      "Jill Julia June Kim Lara Lena Lola Luna Maria Mary Meg Nora Olga Olive Pam Paula Penny Polly Rita "
+      "Rose Sally "
+      "Sofia Sue Susan Tina Vera Wendy Wilma Yara Zara Abby Ada Beth Betty Bella Carla Cora Dora Edith Elsa "
+      "Emily Fay "
       "Flora Freya Gina Greta Hazel Helen Holly Iris Jenny Joan Karen Leah Linda Mabel Nadia";
   const char* boys =
-      "Tom Ben Sam Max Leo Tim Jack Dan Finn Alex Adam Omar Hugo Noah Luke Paul Peter Mark Nick Oscar Ali Amir Anton Billy "
-      "Bob Boris Carl Charlie Chris Colin David Dean Eddie Eli Emil Eric Frank Fred Gary George Gus Hans Harry Henry Ian "
-      "Igor Isaac Ivan Jake James Jim Joe John Josh Juan Karl Ken Kevin Lars Liam Louis Marco Martin Matt Mike Milo Nate "
-      "Ned Neil Oliver Otto Owen Pedro Phil Ralph Ray Rob Roy Ruben Simon Stan Steve Ted Theo Tony Victor Walter Will";
+      "Tom Ben Sam Max Leo Tim Jack Dan Finn Alex Adam Omar Hugo Noah Luke Paul Peter Mark Nick Oscar Ali "
+      "Amir Anton Billy "
+      "Bob Boris Carl Charlie Chris Colin David Dean Eddie Eli Emil Eric Frank Fred Gary George Gus Hans "
+      "Harry Henry Ian "
+      "Igor Isaac Ivan Jake James Jim Joe John Josh Juan Karl Ken Kevin Lars Liam Louis Marco Martin Matt "
+      "Mike Milo Nate "
+      "Ned Neil Oliver Otto Owen Pedro Phil Ralph Ray Roy Ruben Simon Stan Steve Ted Theo Tony Victor Walter "
+      "Wim";
   std::vector<Person> all;
   for (auto& name : split_words(girls)) all.push_back({std::move(name), true});
   for (auto& name : split_words(boys)) all.push_back({std::move(name), false});
@@ -45,7 +50,7 @@ std::vector<Item> make_items() {
       {"scooter", "scooters", "ride it", "rode it", toy},
       {"rope", "ropes", "jump over it", "jumped over it", toy},
       {"puppet", "puppets", "play with it", "played with it", toy},
-      {"bear", "bears", "hug it", "hugged it", toy},
+      {"teddy", "teddies", "hug it", "hugged it", toy},
       {"plane", "planes", "throw it", "threw it", toy},
       {"book", "books", "read it", "read it", 0},
       {"bag", "bags", "carry it", "carried it", 0},
@@ -93,35 +98,56 @@ std::vector<Item> make_foods() {
   const unsigned food = kFood;
   std::vector<Item> all;
   const char* pairs =
-      "apple apples pear pears plum plums peach peaches lemon lemons orange oranges banana bananas cherry cherries grape grapes "
-      "berry berries carrot carrots potato potatoes onion onions tomato tomatoes egg eggs nut nuts cookie cookies muffin "
+      "apple apples pear pears plum plums peach peaches lemon lemons orange oranges banana bananas cherry "
+      "cherries grape grapes "
+      "berry berries carrot carrots potato potatoes onion onions tomato tomatoes egg eggs nut nuts cookie "
+      "cookies muffin "
       "muffins pancake pancakes sandwich sandwiches bun buns cake cakes pie pies melon melons bean beans";
   const auto words = split_words(pairs);
-  for (size_t i = 0; i + 1 < words.size(); i += 2) all.push_back({words[i], words[i + 1], "eat it", "ate it", food});
+  for (size_t i = 0; i + 1 < words.size(); i += 2)
+    all.push_back({words[i], words[i + 1], "eat it", "ate it", food});
   return all;
 }
 
 std::vector<Place> make_places() {
   const unsigned outdoor = kOutdoor, water = kWater, shop = kShop;
   return {
-      {"park", "in the park", outdoor},        {"garden", "in the garden", outdoor},
-      {"forest", "in the forest", outdoor},    {"beach", "at the beach", outdoor | water},
-      {"lake", "at the lake", outdoor | water}, {"river", "at the river", outdoor | water},
-      {"pond", "at the pond", outdoor | water}, {"farm", "at the farm", outdoor},
-      {"field", "in the field", outdoor},      {"hill", "on the hill", outdoor},
-      {"meadow", "in the meadow", outdoor},    {"playground", "at the playground", outdoor},
-      {"yard", "in the yard", outdoor},        {"market", "at the market", outdoor | shop},
-      {"harbor", "at the harbor", outdoor | water}, {"bridge", "on the bridge", outdoor},
-      {"orchard", "in the orchard", outdoor},  {"valley", "in the valley", outdoor},
-      {"zoo", "at the zoo", outdoor},          {"village", "in the village", outdoor},
-      {"school", "at the school", 0},          {"library", "in the library", 0},
-      {"kitchen", "in the kitchen", 0},        {"barn", "in the barn", 0},
-      {"attic", "in the attic", 0},            {"cellar", "in the cellar", 0},
-      {"museum", "in the museum", 0},          {"bakery", "at the bakery", shop},
-      {"shop", "in the shop", shop},           {"hall", "in the hall", 0},
-      {"castle", "in the castle", 0},          {"tower", "in the tower", 0},
-      {"station", "at the station", 0},        {"office", "in the office", 0},
-      {"bedroom", "in the bedroom", 0},        {"cave", "in the cave", 0},
+      {"park", "in the park", outdoor},
+      {"garden", "in the garden", outdoor},
+      {"forest", "in the forest", outdoor},
+      {"beach", "at the beach", outdoor | water},
+      {"lake", "at the lake", outdoor | water},
+      {"river", "at the river", outdoor | water},
+      {"pond", "at the pond", outdoor | water},
+      {"farm", "at the farm", outdoor},
+      {"field", "in the field", outdoor},
+      {"hill", "on the hill", outdoor},
+      {"meadow", "in the meadow", outdoor},
+      {"playground", "at the playground", outdoor},
+      {"yard", "in the yard", outdoor},
+      {"market", "at the market", outdoor | shop},
+      {"harbour", "at the harbour", outdoor | water},
+      {"bridge", "on the bridge", outdoor},
+      {"orchard", "in the orchard", outdoor},
+      {"valley", "in the valley", outdoor},
+      {"zoo", "at the zoo", outdoor},
+      {"village", "in the village", outdoor},
+      {"school", "at the school", 0},
+      {"library", "in the library", 0},
+      {"kitchen", "in the kitchen", 0},
+      {"barn", "in the barn", 0},
+      {"attic", "in the attic", 0},
+      {"cellar", "in the cellar", 0},
+      {"museum", "in the museum", 0},
+      {"bakery", "at the bakery", shop},
+      {"shop", "in the shop", shop},
+      {"hall", "in the hall", 0},
+      {"castle", "in the castle", 0},
+      {"tower", "in the tower", 0},
+      {"station", "at the station", 0},
+      {"office", "in the office", 0},
+      {"bedroom", "in the bedroom", 0},
+      {"cave", "in the cave", 0},
   };
 }
 
@@ -175,38 +201,56 @@ const std::vector<Place>& places_with(unsigned tag) {
 
 const std::vector<Animal>& characters() {
   static const std::vector<Animal> all = {
-      {"fox", "foxes"},       {"rabbit", "rabbits"},   {"bear", "bears"},   {"mouse", "mice"},     {"owl", "owls"},
-      {"frog", "frogs"},      {"hedgehog", "hedgehogs"}, {"squirrel", "squirrels"}, {"duck", "ducks"}, {"cat", "cats"},
-      {"dog", "dogs"},        {"goat", "goats"},       {"sheep", "sheep"},  {"pig", "pigs"},       {"beaver", "beavers"},
-      {"turtle", "turtles"},  {"badger", "badgers"},   {"mole", "moles"},   {"otter", "otters"},   {"deer", "deer"},
-      {"wolf", "wolves"},     {"lion", "lions"},       {"monkey", "monkeys"}, {"elephant", "elephants"},
-      {"penguin", "penguins"}, {"raccoon", "raccoons"}, {"hamster", "hamsters"}, {"pony", "ponies"},
+      {"fox", "foxes"},        {"rabbit", "rabbits"},   {"bear", "bears"},         {"mouse", "mice"},
+      {"owl", "owls"},         {"frog", "frogs"},       {"hedgehog", "hedgehogs"}, {"squirrel", "squirrels"},
+      {"duck", "ducks"},       {"cat", "cats"},         {"dog", "dogs"},           {"goat", "goats"},
+      {"sheep", "sheep"},      {"pig", "pigs"},         {"beaver", "beavers"},     {"turtle", "turtles"},
+      {"badger", "badgers"},   {"mole", "moles"},       {"otter", "otters"},       {"deer", "deer"},
+      {"wolf", "wolves"},      {"lion", "lions"},       {"monkey", "monkeys"},     {"elephant", "elephants"},
+      {"penguin", "penguins"}, {"raccoon", "raccoons"}, {"hamster", "hamsters"},   {"pony", "ponies"},
   };
   return all;
 }
 
 const std::vector<std::string>& colours() {
-  static const auto all = split_words("red blue green yellow white black brown pink purple orange grey golden");
+  static const auto all =
+      split_words("red blue green yellow white black brown pink purple orange grey golden");
   return all;
 }
 const std::vector<std::string>& traits() {
   static const auto all = split_words(
-      "kind brave shy clever quiet funny gentle curious happy polite careful honest patient busy friendly cheerful "
+      "kind brave shy clever quiet funny gentle curious happy polite careful honest patient busy friendly "
+      "cheerful "
       "playful helpful little young");
   return all;
 }
 const std::vector<std::string>& jobs() {
   static const auto all = split_words(
-      "baker farmer teacher doctor pilot painter singer driver cook nurse tailor builder gardener sailor dancer writer "
+      "baker farmer teacher doctor pilot painter singer driver cook nurse tailor builder gardener sailor "
+      "dancer writer "
       "carpenter fisherman plumber barber");
   return all;
 }
+const std::vector<std::string>& indoor_spots() {
+  static const std::vector<std::string> all = {"under the bed",      "on the shelf",    "behind the door",
+                                               "in the drawer",      "under the table", "on the chair",
+                                               "behind the curtain", "in the corner",   "near the window",
+                                               "on the stairs",      "in the cupboard", "beside the stove"};
+  return all;
+}
+const std::vector<std::string>& outdoor_spots() {
+  static const std::vector<std::string> all = {"behind the tree",  "in the tall grass", "next to the rock",
+                                               "under the bench",  "in the bush",       "beside the gate",
+                                               "near the well",    "behind the shed",   "in the hole",
+                                               "under the leaves", "beside the path",   "behind the fence"};
+  return all;
+}
 const std::vector<std::string>& spots() {
-  static const std::vector<std::string> all = {
-      "under the bed",     "on the shelf",      "behind the door",  "in the drawer",    "under the table", "on the chair",
-      "behind the tree",   "in the tall grass", "next to the rock", "under the bench",  "on the roof",     "in the bush",
-      "behind the curtain", "in the corner",    "near the window",  "on the stairs",    "in the cupboard", "beside the gate",
-      "under the stairs",  "on the wall",       "near the well",    "behind the shed",  "beside the stove", "in the hole"};
+  static const auto all = [] {
+    auto both = indoor_spots();
+    both.insert(both.end(), outdoor_spots().begin(), outdoor_spots().end());
+    return both;
+  }();
   return all;
 }
 const std::vector<std::string>& days() {
@@ -215,21 +259,21 @@ const std::vector<std::string>& days() {
 }
 const std::vector<Reason>& reasons() {
   static const std::vector<Reason> all = {
-      {"sad", "{he} lost {his} hat"},           {"sad", "{his} toy was broken"},
-      {"sad", "it rained all day"},             {"sad", "{his} friend moved away"},
-      {"happy", "{he} won the race"},           {"happy", "{he} got a letter"},
-      {"happy", "it was {his} birthday"},       {"happy", "the sun came out"},
-      {"angry", "{his} tower fell down"},       {"angry", "somebody took {his} seat"},
-      {"angry", "the game was not fair"},       {"scared", "{he} heard a loud noise"},
-      {"scared", "the room was dark"},          {"scared", "{he} saw a big spider"},
-      {"tired", "{he} ran up the hill"},        {"tired", "{he} worked all day"},
-      {"tired", "{he} woke up too early"},      {"proud", "{he} fixed the fence"},
-      {"proud", "{he} learned to swim"},        {"proud", "{he} told the truth"},
-      {"hungry", "{he} missed lunch"},          {"hungry", "{he} did not eat breakfast"},
-      {"cold", "{he} forgot {his} coat"},       {"cold", "the window was open"},
-      {"wet", "{he} fell into the pond"},       {"wet", "{he} walked in the rain"},
-      {"late", "{he} missed the bus"},          {"late", "the clock was slow"},
-      {"bored", "there was nothing to do"},     {"bored", "{he} had to wait for an hour"},
+      {"sad", "{he} lost {his} hat"},       {"sad", "{his} toy was broken"},
+      {"sad", "it rained all day"},         {"sad", "{his} friend moved away"},
+      {"happy", "{he} won the race"},       {"happy", "{he} got a letter"},
+      {"happy", "it was {his} birthday"},   {"happy", "the sun came out"},
+      {"angry", "{his} tower fell down"},   {"angry", "somebody took {his} seat"},
+      {"angry", "the game was not fair"},   {"scared", "{he} heard a loud noise"},
+      {"scared", "the room was dark"},      {"scared", "{he} saw a big spider"},
+      {"tired", "{he} ran up the hill"},    {"tired", "{he} worked all day"},
+      {"tired", "{he} woke up too early"},  {"proud", "{he} fixed the fence"},
+      {"proud", "{he} learned to swim"},    {"proud", "{he} told the truth"},
+      {"hungry", "{he} missed lunch"},      {"hungry", "{he} did not eat breakfast"},
+      {"cold", "{he} forgot {his} coat"},   {"cold", "the window was open"},
+      {"wet", "{he} fell into the pond"},   {"wet", "{he} walked in the rain"},
+      {"late", "{he} missed the bus"},      {"late", "the clock was slow"},
+      {"bored", "there was nothing to do"}, {"bored", "{he} had to wait for an hour"},
   };
   return all;
 }
@@ -238,7 +282,10 @@ void bind_person(Bindings& bindings, int who, const Person& person) {
   static constexpr const char* kNames[3][4] = {
       {"h", "h.he", "h.him", "h.his"}, {"f", "f.he", "f.him", "f.his"}, {"g", "g.he", "g.him", "g.his"}};
   const auto& names = kNames[who];
-  bindings.set(names[0], person.name).set(names[1], person.he()).set(names[2], person.him()).set(names[3], person.his());
+  bindings.set(names[0], person.name)
+      .set(names[1], person.he())
+      .set(names[2], person.him())
+      .set(names[3], person.his());
 }
 
 std::vector<Person> draw_people(Rng& rng, int count) {

@@ -19,21 +19,21 @@ struct Person {
 
 // What can be done with a thing and where it can be.
 enum Tag : unsigned {
-  kToy = 1,        // played with
+  kToy = 1,  // played with
   kFood = 2,
-  kSmall = 4,      // fits in a pocket
-  kFragile = 8,    // breaks when it falls
+  kSmall = 4,    // fits in a pocket
+  kFragile = 8,  // breaks when it falls
   kWear = 16,
-  kOutdoor = 32,   // place under the sky
-  kWater = 64,     // place with water
-  kShop = 128,     // place where things are sold
+  kOutdoor = 32,  // place under the sky
+  kWater = 64,    // place with water
+  kShop = 128,    // place where things are sold
 };
 
 struct Item {
   std::string noun;
   std::string plural;
-  std::string use;    // infinitive with "it": "fly it"
-  std::string used;   // past: "flew it"
+  std::string use;   // infinitive with "it": "fly it"
+  std::string used;  // past: "flew it"
   unsigned tags = 0;
 };
 
@@ -48,15 +48,17 @@ struct Animal {
   std::string plural;
 };
 
-// Past-tense feeling and a reason with the slots {he}, {his}: {"sad", "{he} lost {his} hat", "lost {his} hat"}.
+// Past-tense feeling and a reason with the slots {he}, {his}: {"sad", "{he} lost {his} hat", "lost {his}
+// hat"}.
 struct Reason {
   std::string feeling;
   std::string clause;
 };
 
 const std::vector<Person>& people();
-const std::vector<Item>& items();                       // things, without food
-const std::vector<Item>& items_with(unsigned any_tag);  // those with at least one of the tags; `any_tag` is one Tag
+const std::vector<Item>& items();  // things, without food
+const std::vector<Item>& items_with(
+    unsigned any_tag);  // those with at least one of the tags; `any_tag` is one Tag
 const std::vector<Item>& foods();
 const std::vector<Place>& places();
 const std::vector<Place>& places_with(unsigned tag);
@@ -64,7 +66,9 @@ const std::vector<Animal>& characters();  // animals that act in stories
 const std::vector<std::string>& colours();
 const std::vector<std::string>& traits();
 const std::vector<std::string>& jobs();
-const std::vector<std::string>& spots();  // "under the bed"
+const std::vector<std::string>& indoor_spots();   // "under the bed"
+const std::vector<std::string>& outdoor_spots();  // "behind the tree"
+const std::vector<std::string>& spots();          // both
 const std::vector<std::string>& days();
 const std::vector<Reason>& reasons();
 

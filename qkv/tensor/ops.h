@@ -1,0 +1,104 @@
+// Every differentiable op on one page. Shapes: T tokens (rows, packed over sequences), C channels, V vocabulary.
+// Activations are f32 or bf16; parameters and their gradients are f32 masters (a bf16 activation meets a bf16 copy of the
+// weight, cached until the optimizer writes it) or, for inference, any floating type. Each op: ops/<file>.cpp, forward
+// beside backward; the plain double-precision reference each is tested against is in tests/support/reference_ops.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "qkv/kernels/kernels.h"
+#include "qkv/tensor/autograd.h"
+#include "qkv/tensor/tensor.h"
+
+namespace qkv::ops {
+
+// ---- products (ops/linear.cpp) ----
+
+// y (T, N) = x (T, K) w^T (N, K) + bias (N) or none. dx = dy w, dw = dy^T x, dbias = sum of dy's rows.
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});
+// y (M, N) = a b, with a (M, K) or its transpose stored (K, M), likewise b.
+Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool transpose_b = false);
+
+// ---- elementwise (ops/elementwise.cpp) ----
+
+Tensor add(const Tensor& a, const Tensor& b);       // same shapes
+Tensor multiply(const Tensor& a, const Tensor& b);  // same shapes
+Tensor scale(const Tensor& x, float factor);
+Tensor activation(const Tensor& x, Activation kind);
+// f(gate) * up: SwiGLU (silu) and GeGLU (gelu_*), Shazeer, arXiv 2002.05202. The output is recomputed, not kept, for backward.
+Tensor gated(const Tensor& gate, const Tensor& up, Activation kind);
+// Keeps each element with probability 1 - p and divides by it. The mask is a function of (seed, stream, element index).
+Tensor dropout(const Tensor& x, float p, uint64_t seed, uint64_t stream);
+// To another floating dtype.
+Tensor cast(const Tensor& x, DType type);
+
+// ---- norms (ops/norm.cpp); outputs are recomputed, not kept, for backward ----
+
+Tensor rms_norm(const Tensor& x, const Tensor& w, float eps);  // w (C) or undefined
+Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& bias, float eps);  // w, bias (C) or undefined
+
+// ---- position (ops/rope.cpp) ----
+
+struct RopeTable {
+  Tensor cos, sin;  // f32 (T, rotary_dim / 2): the angles of this pass's tokens, already scaled
+  int64_t head_dim = 0, rotary_dim = 0;
+  bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2)
+};
+// x (T, heads * head_dim): rotates every head. The gradient is the rotation back.
+Tensor rope(const Tensor& x, const RopeTable& table);
+
+// ---- attention (ops/attention.cpp) ----
+
+// Sequences of a packed batch: sequence s is tokens [offsets[s], offsets[s + 1]).
+struct PackedSequences {
+  std::vector<int64_t> offsets;  // starts with 0, ends with T
+  int64_t count() const { return static_cast<int64_t>(offsets.size()) - 1; }
+};
+// Flash attention over whole sequences: q (T, n_heads * qk_dim), k (T, n_kv_heads * qk_dim), v (T, n_kv_heads * v_dim) ->
+// (T, n_heads * v_dim). No score matrix is ever stored; memory grows linearly with T.
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const PackedSequences& sequences, const AttentionSpec& spec);
+// One sequence's new queries against its cache, off the tape: q (n_q, n_heads * qk_dim); k, v: (n_k, ...) of which the last
+// n_q rows are the queries' own. Row strides in elements. Writes out (n_q, n_heads * v_dim).
+void attend_cached(const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out, const AttentionSpec& spec);
+
+// ---- vocabulary (ops/embedding.cpp, ops/cross_entropy.cpp) ----
+
+// (T, C) = rows `ids` of table (V, C). Error naming the id and V if one is out of range.
+Tensor embedding(const std::vector<int32_t>& ids, const Tensor& table, DType type = DType::f32);
+
+constexpr int32_t kIgnore = -100;  // a target that does not count
+
+struct CrossEntropyOptions {
+  float label_smoothing = 0;
+  float z_loss = 0;    // adds z_loss * logsumexp^2
+  float softcap = 0;   // logits = softcap * tanh(logits / softcap) first
+  float logit_scale = 1;
+  int64_t chunk_rows = 0;  // tokens whose logits exist at a time; 0: chosen from V
+};
+// Sum over counted targets of cross-entropy of h w^T (h (T, C), w (V, C)) in f32, one element. Logits exist only a chunk of
+// rows at a time: never (T, V). Gradients are computed in the same pass while the logits are there. `weights` (empty or T):
+// a factor per token.
+Tensor linear_cross_entropy(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets,
+                            const CrossEntropyOptions& options = {}, const std::vector<float>& weights = {});
+// log p(targets[t]) for every row (f32, (T)); 0 where ignored. Chunked likewise; backward recomputes a chunk's logits.
+Tensor linear_log_probs(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets,
+                        const CrossEntropyOptions& options = {});
+// The same loss on logits (T, V) that exist already.
+Tensor cross_entropy(const Tensor& logits, const std::vector<int32_t>& targets, const CrossEntropyOptions& options = {});
+
+// ---- rows and columns (ops/softmax.cpp, ops/shape.cpp) ----
+
+Tensor softmax(const Tensor& x);      // over the last dimension
+Tensor log_softmax(const Tensor& x);  // over the last dimension
+Tensor gather_cols(const Tensor& x, const std::vector<int32_t>& columns);  // (T) = x[t, columns[t]]
+Tensor sum(const Tensor& x);          // all elements -> (1), f32
+Tensor mean(const Tensor& x);         // all elements -> (1), f32
+Tensor reshape(const Tensor& x, Shape shape);
+Tensor slice_rows(const Tensor& x, int64_t begin, int64_t end);
+Tensor slice_cols(const Tensor& x, int64_t begin, int64_t end);
+Tensor concat_rows(const std::vector<Tensor>& parts);
+Tensor concat_cols(const std::vector<Tensor>& parts);
+Tensor select_rows(const Tensor& x, const std::vector<int64_t>& rows);  // rows may repeat; dx accumulates
+
+}  // namespace qkv::ops

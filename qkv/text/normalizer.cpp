@@ -1,0 +1,183 @@
+// The steps, and how their JSON is read.
+#include "qkv/text/normalizer.h"
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "qkv/core/error.h"
+#include "qkv/core/utf8.h"
+#include "qkv/text/unicode.h"
+
+namespace qkv {
+namespace {
+
+constexpr int kMaximumDepth = 16;
+
+// Applies rewrite(out, code_point) to every code point.
+template <typename Rewrite>
+std::string map_code_points(std::string_view text, Rewrite&& rewrite) {
+  std::string out;
+  out.reserve(text.size() + text.size() / 8);
+  for (size_t i = 0; i < text.size();) {
+    if (const auto c = next_code_point(text, i)) rewrite(out, *c);
+  }
+  return out;
+}
+
+std::string lower_case(std::string_view text) { return map_code_points(text, &append_lower_case); }
+
+std::string strip_accents(std::string_view text) {
+  return map_code_points(text, [](std::string& out, char32_t c) {
+    if (!is_nonspacing_mark(c)) append_utf8(out, c);
+  });
+}
+
+std::string strip(std::string_view text, bool left, bool right) {
+  size_t begin = 0, end = text.size();
+  while (left && begin < end) {
+    size_t next = begin;
+    const auto c = next_code_point(text, next);
+    if (!c || !is_unicode_space(*c)) break;
+    begin = next;
+  }
+  while (right && end > begin) {
+    const size_t previous = previous_code_point(text, end);
+    size_t position = previous;
+    const auto c = next_code_point(text, position);
+    if (!c || !is_unicode_space(*c)) break;
+    end = previous;
+  }
+  return std::string(text.substr(begin, end - begin));
+}
+
+std::string replace_all(std::string_view text, std::string_view wanted, std::string_view content) {
+  std::string out;
+  size_t done = 0;
+  for (size_t at = text.find(wanted); at != std::string_view::npos; at = text.find(wanted, done)) {
+    out += text.substr(done, at - done);
+    out += content;
+    done = at + wanted.size();
+  }
+  out += text.substr(done);
+  return out;
+}
+
+std::string replace_matches(std::string_view text, const Regex& regex, std::string_view content,
+                            Regex::Scratch& scratch) {
+  std::string out;
+  size_t done = 0, from = 0;
+  while (from <= text.size()) {
+    const auto match = regex.find(text, from, scratch);
+    if (!match) break;
+    out += text.substr(done, match->begin - done);
+    out += content;
+    done = from = match->end;
+    if (match->begin == match->end) {
+      if (from == text.size()) break;
+      next_code_point(text, from);
+    }
+  }
+  out += text.substr(done);
+  return out;
+}
+
+// Devlin et al. 2018: drop control characters, single spaces, spaces around ideographs, accents, case.
+struct BertRules {
+  bool clean_text, handle_chinese_chars, strip_accents, lowercase;
+};
+
+std::string normalize_bert(std::string_view text, const BertRules& rules) {
+  std::string out = map_code_points(text, [&](std::string& into, char32_t c) {
+    if (rules.clean_text) {
+      if (c == 0 || c == 0xFFFD || is_bert_control(c)) return;
+      if (is_unicode_space(c)) {
+        into += ' ';
+        return;
+      }
+    }
+    const bool apart = rules.handle_chinese_chars && is_bert_ideograph(c);
+    if (apart) into += ' ';
+    append_utf8(into, c);
+    if (apart) into += ' ';
+  });
+  if (rules.strip_accents) out = strip_accents(normalize_unicode(out, NormalizationForm::nfd));
+  if (rules.lowercase) out = lower_case(out);
+  return out;
+}
+
+}  // namespace
+
+Normalizer::Normalizer(const Json& json, const std::string& where) {
+  if (!json.is_null()) add(json, where + ": normalizer", 0);
+}
+
+void Normalizer::add(const Json& json, const std::string& where, int depth) {
+  require(depth < kMaximumDepth, "{}: nested deeper than {} levels", where, kMaximumDepth);
+  const JsonView view(json, where);
+  const std::string type = view.string("type");
+  const auto add_form = [&](NormalizationForm form) {
+    steps_.push_back([form](std::string_view text, Regex::Scratch&) { return normalize_unicode(text, form); });
+  };
+  if (type == "NFC") return add_form(NormalizationForm::nfc);
+  if (type == "NFD") return add_form(NormalizationForm::nfd);
+  if (type == "NFKC") return add_form(NormalizationForm::nfkc);
+  if (type == "NFKD") return add_form(NormalizationForm::nfkd);
+  if (type == "StripAccents") {
+    steps_.push_back([](std::string_view text, Regex::Scratch&) { return strip_accents(text); });
+    return;
+  }
+  if (type == "Sequence") {
+    const Json* list = view.find("normalizers");
+    require(list && list->is_array(), "{}: Sequence: expected a list 'normalizers'", where);
+    for (const auto& item : *list) add(item, where, depth + 1);
+    return;
+  }
+  keeps_ascii_ = false;
+  if (type == "Lowercase") {
+    steps_.push_back([](std::string_view text, Regex::Scratch&) { return lower_case(text); });
+  } else if (type == "Prepend") {
+    const std::string prefix = view.string("prepend");
+    steps_.push_back([prefix](std::string_view text, Regex::Scratch&) {
+      return text.empty() ? std::string() : prefix + std::string(text);
+    });
+  } else if (type == "Strip") {
+    const bool left = view.boolean_or("strip_left", true), right = view.boolean_or("strip_right", true);
+    steps_.push_back([left, right](std::string_view text, Regex::Scratch&) { return strip(text, left, right); });
+  } else if (type == "Replace") {
+    const Json* pattern = view.find("pattern");
+    const Json* text = pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
+    const std::string form = text ? pattern->begin().key() : "";
+    require(text && text->is_string() && (form == "Regex" || form == "String"),
+            "{}: Replace: expected a pattern {{\"Regex\": ...}} or {{\"String\": ...}}", where);
+    const std::string wanted = text->get<std::string>(), content = view.string("content");
+    require(!wanted.empty(), "{}: Replace: expected a pattern, found an empty string", where);
+    if (form == "String") {
+      steps_.push_back(
+          [wanted, content](std::string_view input, Regex::Scratch&) { return replace_all(input, wanted, content); });
+    } else {
+      const auto regex = std::make_shared<const Regex>(wanted, where);
+      steps_.push_back([regex, content](std::string_view input, Regex::Scratch& scratch) {
+        return replace_matches(input, *regex, content, scratch);
+      });
+    }
+  } else if (type == "BertNormalizer") {
+    BertRules rules{};
+    rules.clean_text = view.boolean_or("clean_text", true);
+    rules.handle_chinese_chars = view.boolean_or("handle_chinese_chars", true);
+    rules.lowercase = view.boolean_or("lowercase", true);
+    rules.strip_accents = view.boolean_or("strip_accents", rules.lowercase);
+    steps_.push_back([rules](std::string_view text, Regex::Scratch&) { return normalize_bert(text, rules); });
+  } else {
+    fail("{}: type: expected Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, StripAccents or "
+         "BertNormalizer, found '{}'",
+         where, type);
+  }
+}
+
+std::string Normalizer::apply(std::string_view text, Regex::Scratch& scratch) const {
+  std::string out(text);
+  for (const auto& step : steps_) out = step(out, scratch);
+  return out;
+}
+
+}  // namespace qkv

@@ -1,0 +1,34 @@
+// Rewrites text before it is cut into words: the "normalizer" of tokenizer.json.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "qkv/core/json.h"
+#include "qkv/text/regex.h"
+
+namespace qkv {
+
+class Normalizer {
+ public:
+  // No steps: text stays as it is.
+  Normalizer() = default;
+  // From the JSON of tokenizer.json (null: no steps). Throws Error `<where>: normalizer: ...`.
+  Normalizer(const Json& json, const std::string& where);
+
+  bool empty() const { return steps_.empty(); }
+  // True if ASCII text never changes, which callers use to skip a copy.
+  bool keeps_ascii() const { return keeps_ascii_; }
+  // `text` must be valid UTF-8; so is the result.
+  std::string apply(std::string_view text, Regex::Scratch& scratch) const;
+
+ private:
+  using Step = std::function<std::string(std::string_view, Regex::Scratch&)>;
+  void add(const Json& json, const std::string& where, int depth);
+  std::vector<Step> steps_;
+  bool keeps_ascii_ = true;
+};
+
+}  // namespace qkv

@@ -1,0 +1,247 @@
+// Building the pipeline and running it.
+#include "qkv/text/pipeline_tokenizer.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "qkv/core/atomic_file.h"
+#include "qkv/core/error.h"
+#include "qkv/text/byte_alphabet.h"
+#include "qkv/text/post_processor.h"
+#include "qkv/text/unicode.h"
+#include "qkv/text/word_cache.h"
+
+namespace qkv {
+
+// What one call of encode() works with; calls on other threads take others.
+struct PipelineTokenizer::Scratch {
+  Regex::Scratch regex;
+  WordScratch words;
+  WordCache cache;
+};
+
+class PipelineTokenizer::ScratchLease {
+ public:
+  explicit ScratchLease(const PipelineTokenizer& tokenizer) : tokenizer_(tokenizer) {
+    {
+      std::lock_guard<std::mutex> lock(tokenizer_.scratch_mutex_);
+      if (!tokenizer_.idle_scratch_.empty()) {
+        scratch_ = std::move(tokenizer_.idle_scratch_.back());
+        tokenizer_.idle_scratch_.pop_back();
+      }
+    }
+    if (!scratch_) scratch_ = std::make_unique<Scratch>();
+  }
+  ~ScratchLease() {
+    std::lock_guard<std::mutex> lock(tokenizer_.scratch_mutex_);
+    tokenizer_.idle_scratch_.push_back(std::move(scratch_));
+  }
+  ScratchLease(const ScratchLease&) = delete;
+  ScratchLease& operator=(const ScratchLease&) = delete;
+  Scratch& operator*() const { return *scratch_; }
+
+ private:
+  const PipelineTokenizer& tokenizer_;
+  std::unique_ptr<Scratch> scratch_;
+};
+
+PipelineTokenizer::PipelineTokenizer(TokenizerParts parts, const TokenizerConfig& config) : parts_(std::move(parts)) {
+  const std::string& where = parts_.where;
+  normalizer_ = Normalizer(parse_json(parts_.normalizer, where), where);
+  pretokenizer_ = Pretokenizer(parse_json(parts_.pre_tokenizer, where), where);
+  parts_.bpe.byte_level = parts_.model == TokenizerParts::Model::bpe && pretokenizer_.byte_level();
+  if (const Json decoder = parse_json(parts_.decoder, where); !decoder.is_null()) decoder_ = Decoder(decoder, where);
+  strips_leading_space_ = decoder_.strips_leading_space();
+  for (const auto& token : config.added) {
+    const auto same = [&](const AddedToken& known) { return known.id == token.id || known.content == token.content; };
+    if (std::none_of(parts_.added.begin(), parts_.added.end(), same)) parts_.added.push_back(token);
+  }
+  build_entries();
+  build_model();
+  build_matchers();
+  set_special_ids(config);
+  config_text_ = config.text;
+  chat_template_ = config.chat_template;
+}
+
+PipelineTokenizer::~PipelineTokenizer() = default;
+
+void PipelineTokenizer::build_entries() {
+  const std::string& where = parts_.where;
+  const auto checked = [&](int64_t id, std::string_view token) {
+    require(id >= 0 && id <= kMaximumTokenId, "{}: token '{}': expected an id from 0 to {}, found {}", where, token,
+            kMaximumTokenId, id);
+    return static_cast<int32_t>(id);
+  };
+  for (const auto& [token, id] : parts_.vocabulary) {
+    checked(id, token);
+    require(id >= vocab_size() || !entries_[id].used, "{}: tokens '{}' and '{}' have the same id {}", where,
+            id < vocab_size() ? entries_[id].surface : "", token, id);
+    Entry& made = entry(id);
+    made.surface = token;
+    made.bytes = decoder_.piece(token);
+  }
+  index_entries();
+  for (const auto& token : parts_.added) {
+    checked(token.id, token.content);
+    require(!token.content.empty(), "{}: added token {}: expected its content, found an empty string", where, token.id);
+    const auto known = token_to_id(token.content);
+    require(!known || *known == token.id, "{}: added token '{}' has id {}, but id {} in the vocabulary", where,
+            token.content, token.id, known.value_or(0));
+    require(token.id >= vocab_size() || !entries_[token.id].used || entries_[token.id].surface == token.content,
+            "{}: tokens '{}' and '{}' have the same id {}", where,
+            token.id < vocab_size() ? entries_[token.id].surface : "", token.content, token.id);
+    Entry& made = entry(token.id);
+    made.surface = token.content;
+    made.bytes = decoder_.added_piece(token.content);
+    made.special = token.special;
+    ids_[made.surface] = token.id;
+  }
+  require(vocab_size() > 0, "{}: expected a vocabulary, found no tokens", where);
+  index_entries();
+}
+
+void PipelineTokenizer::build_model() {
+  Vocabulary words;
+  words.reserve(parts_.vocabulary.size());
+  for (const auto& [token, id] : parts_.vocabulary) {
+    // The spelling of a control token in a text that is not to be parsed must not become one by another way.
+    const bool reachable = !entries_[id].special || id == parts_.bpe.unk || parts_.model == TokenizerParts::Model::wordpiece;
+    if (!reachable) continue;
+    if (!parts_.bpe.byte_level) {
+      words.emplace(token, id);
+    } else if (auto bytes = unspell_bytes(token)) {
+      words.emplace(std::move(*bytes), id);
+    }
+  }
+  if (parts_.model == TokenizerParts::Model::wordpiece) {
+    model_ = std::make_unique<WordPieceModel>(words, parts_.wordpiece);
+    unk_ = parts_.wordpiece.unk;
+  } else {
+    model_ = std::make_unique<BpeModel>(words, parts_.merges, parts_.bpe);
+    unk_ = parts_.bpe.unk;
+  }
+}
+
+void PipelineTokenizer::build_matchers() {
+  Regex::Scratch scratch;
+  for (const auto& token : parts_.added) {
+    if (!token.normalized || normalizer_.empty()) {
+      raw_matcher_.add(token, token.content);
+    } else {
+      normalized_matcher_.add(token, normalizer_.apply(token.content, scratch));
+    }
+  }
+  raw_matcher_.build();
+  normalized_matcher_.build();
+}
+
+void PipelineTokenizer::set_special_ids(const TokenizerConfig& config) {
+  const auto look_up = [&](const std::optional<std::string>& token) {
+    return token ? token_to_id(*token) : std::nullopt;
+  };
+  // Names that vocabularies without a configuration use.
+  const auto first_special = [&](std::initializer_list<const char*> names) -> std::optional<int32_t> {
+    for (const char* name : names) {
+      if (const auto id = token_to_id(name); id && is_special(*id)) return id;
+    }
+    return std::nullopt;
+  };
+  const auto valid = [&](std::optional<int32_t> id) { return id && *id < vocab_size() ? id : std::nullopt; };
+  bos_ = look_up(config.bos_token);
+  eos_ = look_up(config.eos_token);
+  pad_ = look_up(config.pad_token);
+  if (const auto id = look_up(config.unk_token); id && !unk_) unk_ = id;
+  if (!bos_) bos_ = valid(config.bos_id);
+  if (!eos_) eos_ = valid(config.eos_id);
+  if (!pad_) pad_ = valid(config.pad_id);
+  if (config.text.empty() && !config.bos_token && !config.eos_token && !config.eos_id) {
+    if (!bos_) bos_ = first_special({"<|begin_of_text|>", "<s>", "<bos>", "[CLS]"});
+    if (!eos_) eos_ = first_special({"<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>", "[SEP]"});
+    if (!pad_) pad_ = first_special({"<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|padding|>"});
+  }
+  if (eos_) stop_.push_back(*eos_);
+  for (const int32_t id : config.stop_ids) {
+    if (valid(id) && std::find(stop_.begin(), stop_.end(), id) == stop_.end()) stop_.push_back(id);
+  }
+
+  const std::string& where = parts_.where;
+  SpecialFrame frame = parse_post_processor(parse_json(parts_.post_processor, where), where);
+  for (const auto* list : {&frame.prefix, &frame.suffix}) {
+    for (const int32_t id : *list) require_in_vocabulary(id, where + ": post_processor: special token");
+  }
+  const bool begins = bos_ && !frame.prefix.empty() && frame.prefix.front() == *bos_;
+  const bool ends = eos_ && !frame.suffix.empty() && frame.suffix.back() == *eos_;
+  // Hugging Face rebuilds the post-processor from these two keys for Llama tokenizers; elsewhere they only add.
+  const bool rebuilds = config.tokenizer_class.starts_with("Llama");
+  bool changed = false;
+  if (bos_ && config.add_bos && *config.add_bos != begins && (*config.add_bos || rebuilds)) {
+    if (begins) {
+      frame.prefix.erase(frame.prefix.begin());
+    } else {
+      frame.prefix.insert(frame.prefix.begin(), *bos_);
+    }
+    changed = true;
+  }
+  if (eos_ && config.add_eos && *config.add_eos != ends && (*config.add_eos || rebuilds)) {
+    if (ends) {
+      frame.suffix.pop_back();
+    } else {
+      frame.suffix.push_back(*eos_);
+    }
+    changed = true;
+  }
+  if (changed) {
+    parts_.post_processor = dump_json(make_post_processor(frame, [&](int32_t id) { return id_to_token(id); }));
+  }
+  prefix_ = std::move(frame.prefix);
+  suffix_ = std::move(frame.suffix);
+}
+
+void PipelineTokenizer::encode_words(std::string_view text, bool at_start, Scratch& scratch,
+                                     std::vector<int32_t>& ids) const {
+  pretokenizer_.split(text, at_start, scratch.regex, [&](std::string_view word) {
+    const size_t hash = WordCache::hash(word);
+    if (scratch.cache.find(word, hash, ids)) return;
+    const size_t before = ids.size();
+    model_->encode_word(word, scratch.words, ids);
+    scratch.cache.keep(word, hash, ids.data() + before, ids.size() - before);
+  });
+}
+
+void PipelineTokenizer::encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const {
+  const ScratchLease lease(*this);
+  Scratch& scratch = *lease;
+  bool at_start = true;
+  const auto encode_part = [&](std::string_view part, std::optional<int32_t> id) {
+    if (id) {
+      ids.push_back(*id);
+    } else {
+      encode_words(part, at_start, scratch, ids);
+    }
+    at_start = false;
+  };
+  raw_matcher_.split(text, parse_special, [&](std::string_view raw, std::optional<int32_t> raw_id) {
+    if (raw_id) return encode_part(raw, raw_id);
+    for_each_utf8_run(raw, [&](std::string_view run, bool valid) {
+      if (!valid) {
+        // Nothing but the vocabulary's bytes can stand for it.
+        model_->encode_word(run, scratch.words, ids);
+        at_start = false;
+      } else if (normalizer_.empty() || (normalizer_.keeps_ascii() && is_ascii(run))) {
+        normalized_matcher_.split(run, parse_special, encode_part);
+      } else {
+        const std::string normalized = normalizer_.apply(run, scratch.regex);
+        normalized_matcher_.split(normalized, parse_special, encode_part);
+      }
+    });
+  });
+}
+
+std::optional<std::string> PipelineTokenizer::to_json() const { return write_tokenizer_json(parts_); }
+
+void PipelineTokenizer::save_model(const std::string& directory) const {
+  write_file(directory + "/tokenizer.json", write_tokenizer_json(parts_));
+}
+
+}  // namespace qkv

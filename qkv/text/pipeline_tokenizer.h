@@ -1,0 +1,93 @@
+// The tokenizer that tokenizer.json describes: added tokens cut out, text normalized, cut into words, words split by BPE
+// or WordPiece, ids framed by a post-processor. Everything but SentencePiece becomes one of these.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "qkv/text/added_tokens.h"
+#include "qkv/text/bpe_model.h"
+#include "qkv/text/decoder.h"
+#include "qkv/text/normalizer.h"
+#include "qkv/text/pretokenizer.h"
+#include "qkv/text/tokenizer.h"
+#include "qkv/text/tokenizer_config.h"
+#include "qkv/text/wordpiece.h"
+
+namespace qkv {
+
+struct VocabularyEntry {
+  std::string token;  // as tokenizer.json spells it
+  int32_t id = 0;
+};
+
+// Largest id that is accepted: above it a file is broken, not a vocabulary.
+inline constexpr int32_t kMaximumTokenId = (1 << 22) - 1;
+
+// What a tokenizer is built from. The JSON texts are those of tokenizer.json's keys.
+struct TokenizerParts {
+  std::string where;  // names the source in errors
+  enum class Model { bpe, wordpiece } model = Model::bpe;
+  std::vector<VocabularyEntry> vocabulary;
+  std::vector<BpeMerge> merges;  // in the order in which they are written
+  BpeOptions bpe;                // byte_level is taken from the pre-tokenizer
+  WordPieceOptions wordpiece;
+  std::vector<AddedToken> added;
+  std::string normalizer = "null", pre_tokenizer = "null", post_processor = "null", decoder = "null";
+  std::string truncation = "null", padding = "null";  // kept for whoever reads the file; encoding ignores them
+};
+
+class PipelineTokenizer : public Tokenizer {
+ public:
+  // Throws Error `<where>: ...` for what does not fit together. `config` gives the special ids.
+  PipelineTokenizer(TokenizerParts parts, const TokenizerConfig& config);
+  ~PipelineTokenizer() override;
+
+  std::string_view kind() const override { return model_->kind(); }
+  std::optional<std::string> to_json() const override;
+
+ protected:
+  void encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const override;
+  void save_model(const std::string& directory) const override;
+
+ private:
+  struct Scratch;
+  class ScratchLease;
+
+  void build_entries();
+  void build_model();
+  void build_matchers();
+  void set_special_ids(const TokenizerConfig& config);
+  void encode_words(std::string_view text, bool at_start, Scratch& scratch, std::vector<int32_t>& ids) const;
+
+  TokenizerParts parts_;
+  Normalizer normalizer_;
+  Pretokenizer pretokenizer_;
+  Decoder decoder_;
+  std::unique_ptr<WordModel> model_;
+  AddedTokenMatcher raw_matcher_;         // tokens found in the text as it is
+  AddedTokenMatcher normalized_matcher_;  // tokens found after normalization
+  mutable std::mutex scratch_mutex_;
+  mutable std::vector<std::unique_ptr<Scratch>> idle_scratch_;
+};
+
+// Reads the text of a tokenizer.json. Throws Error `<where>: ...`.
+TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& where);
+// Writes it, as Hugging Face's tokenizers library reads it.
+std::string write_tokenizer_json(const TokenizerParts& parts);
+
+// GPT-2's pair of files: vocab.json / encoder.json and merges.txt / vocab.bpe.
+TokenizerParts read_gpt2_files(const std::string& vocabulary_path, const std::string& merges_path,
+                               const TokenizerConfig& config);
+// Lines "base64(token) rank": llama3's tokenizer.model, qwen.tiktoken, tiktoken's own files.
+TokenizerParts parse_tiktoken(std::string_view text, const std::string& where);
+// True if the text looks like such lines.
+bool looks_like_tiktoken(std::string_view text);
+// BERT's vocab.txt: one token per line, the line number is the id.
+TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::string& where,
+                                          const TokenizerConfig& config);
+
+}  // namespace qkv
