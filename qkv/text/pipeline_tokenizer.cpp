@@ -73,8 +73,11 @@ void PipelineTokenizer::build_entries() {
             kMaximumTokenId, id);
     return static_cast<int32_t>(id);
   };
+  int32_t largest = 0;
+  for (const auto& [token, id] : parts_.vocabulary) largest = std::max(largest, checked(id, token));
+  for (const auto& token : parts_.added) largest = std::max(largest, checked(token.id, token.content));
+  entries_.reserve(static_cast<size_t>(largest) + 1);  // the index points into the entries: they must not move
   for (const auto& [token, id] : parts_.vocabulary) {
-    checked(id, token);
     require(id >= vocab_size() || !entries_[id].used, "{}: tokens '{}' and '{}' have the same id {}", where,
             id < vocab_size() ? entries_[id].surface : "", token, id);
     Entry& made = entry(id);
@@ -82,8 +85,11 @@ void PipelineTokenizer::build_entries() {
     made.bytes = decoder_.piece(token);
   }
   index_entries();
+  for (const auto& [token, id] : parts_.vocabulary) {
+    require(token_to_id(token) == id, "{}: token '{}' is listed twice, with ids {} and {}", where, token,
+            token_to_id(token).value_or(0), id);
+  }
   for (const auto& token : parts_.added) {
-    checked(token.id, token.content);
     require(!token.content.empty(), "{}: added token {}: expected its content, found an empty string", where, token.id);
     const auto known = token_to_id(token.content);
     require(!known || *known == token.id, "{}: added token '{}' has id {}, but id {} in the vocabulary", where,

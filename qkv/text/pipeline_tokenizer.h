@@ -83,11 +83,14 @@ std::string write_tokenizer_json(const TokenizerParts& parts);
 TokenizerParts read_gpt2_files(const std::string& vocabulary_path, const std::string& merges_path,
                                const TokenizerConfig& config);
 // Lines "base64(token) rank": llama3's tokenizer.model, qwen.tiktoken, tiktoken's own files.
-TokenizerParts parse_tiktoken(std::string_view text, const std::string& where);
+// The known vocabularies are told by their size; `config` gets their special ids where it has none.
+TokenizerParts parse_tiktoken(std::string_view text, const std::string& where, TokenizerConfig& config);
 // True if the text looks like such lines.
 bool looks_like_tiktoken(std::string_view text);
 // BERT's vocab.txt: one token per line, the line number is the id.
-TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::string& where,
-                                          const TokenizerConfig& config);
+TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::string& where, TokenizerConfig& config);
+
+// The pre_tokenizer JSON of a byte-level vocabulary whose words are cut by `pattern`.
+std::string byte_level_pretokenizer(std::string_view pattern);
 
 }  // namespace qkv

@@ -1,0 +1,186 @@
+// libsentencepiece behind Tokenizer.
+#include "qkv/text/sentencepiece_tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "qkv/core/atomic_file.h"
+#include "qkv/core/error.h"
+#include "qkv/text/pipeline_tokenizer.h"
+#include "qkv/text/unicode.h"
+
+namespace qkv {
+namespace {
+
+constexpr std::string_view kSpaceMark = "▁";
+
+std::string with_spaces(std::string_view piece) {
+  std::string out;
+  for (size_t i = 0; i < piece.size();) {
+    if (piece.substr(i).starts_with(kSpaceMark)) {
+      out += ' ';
+      i += kSpaceMark.size();
+    } else {
+      out += piece[i++];
+    }
+  }
+  return out;
+}
+
+// "<0x0A>" -> 10
+std::optional<uint8_t> byte_of(std::string_view piece) {
+  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return std::nullopt;
+  uint8_t byte = 0;
+  const auto [stop, code] = std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16);
+  if (code != std::errc() || stop != piece.data() + 5) return std::nullopt;
+  return byte;
+}
+
+std::unique_ptr<sentencepiece::SentencePieceProcessor> make_processor(const std::string& model, const std::string& where) {
+  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
+  const auto status = processor->LoadFromSerializedProto(model);
+  require(status.ok(), "{}: SentencePiece refuses the model: {}", where, status.ToString());
+  return processor;
+}
+
+}  // namespace
+
+SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::string& where,
+                                               const TokenizerConfig& config)
+    : model_(std::move(model)), proto_(parse_sentencepiece_proto(model_, where)), prefix_every_part_(config.legacy) {
+  processor_ = make_processor(model_, where);
+  strips_leading_space_ = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
+  build_entries(config, where);
+  set_special_ids(config);
+  config_text_ = config.text;
+  chat_template_ = config.chat_template;
+}
+
+SentencePieceTokenizer::~SentencePieceTokenizer() = default;
+
+void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const std::string& where) {
+  std::fill(std::begin(byte_ids_), std::end(byte_ids_), -1);
+  const auto match = [&](int32_t id, const std::string& content) {
+    AddedToken token;
+    token.id = id;
+    token.content = content;
+    token.special = true;
+    matcher_.add(token, content);
+  };
+  const auto count = static_cast<int32_t>(proto_.pieces.size());
+  require(count <= kMaximumTokenId, "{}: expected at most {} pieces, found {}", where, kMaximumTokenId, count);
+  for (int32_t id = 0; id < count; ++id) {
+    const Piece& piece = proto_.pieces[id];
+    Entry& made = entry(id);
+    made.surface = piece.text;
+    switch (piece.type) {
+      case PieceType::byte: {
+        const auto byte = byte_of(piece.text);
+        require(byte.has_value(), "{}: byte piece {}: expected a name like <0x0A>, found '{}'", where, id, piece.text);
+        made.bytes = std::string(1, static_cast<char>(*byte));
+        byte_ids_[*byte] = id;
+        break;
+      }
+      case PieceType::control:
+        made.bytes = piece.text;
+        made.special = true;
+        match(id, piece.text);
+        break;
+      case PieceType::unknown:
+        made.bytes = proto_.unk_surface;
+        match(id, piece.text);
+        break;
+      default: made.bytes = with_spaces(piece.text);
+    }
+  }
+  for (const AddedToken& token : config.added) {
+    require(token.id >= 0 && token.id <= kMaximumTokenId, "{}: added token '{}': expected an id from 0 to {}, found {}",
+            where, token.content, kMaximumTokenId, token.id);
+    const bool known = token.id < count && proto_.pieces[token.id].text == token.content;
+    if (known && proto_.pieces[token.id].type != PieceType::normal) {
+      entries_[token.id].special |= token.special && proto_.pieces[token.id].type != PieceType::byte;
+      continue;
+    }
+    Entry& made = entry(token.id);
+    made.surface = token.content;
+    if (!known) made.bytes = token.content;
+    made.special = token.special;
+    matcher_.add(token, token.content);
+  }
+  matcher_.build();
+  index_entries();
+}
+
+void SentencePieceTokenizer::set_special_ids(const TokenizerConfig& config) {
+  const auto choose = [&](const std::optional<std::string>& token, std::optional<int32_t> configured,
+                          int64_t own) -> std::optional<int32_t> {
+    if (token) {
+      if (const auto id = token_to_id(*token)) return id;
+    }
+    if (configured && *configured < vocab_size()) return configured;
+    if (own >= 0 && own < static_cast<int64_t>(proto_.pieces.size())) return static_cast<int32_t>(own);
+    return std::nullopt;
+  };
+  // The library looks at the pieces' names, not only at the numbers in the file.
+  bos_ = choose(config.bos_token, config.bos_id, processor_->bos_id());
+  eos_ = choose(config.eos_token, config.eos_id, processor_->eos_id());
+  pad_ = choose(config.pad_token, config.pad_id, processor_->pad_id());
+  unk_ = choose(config.unk_token, std::nullopt, processor_->unk_id());
+  if (eos_) stop_.push_back(*eos_);
+  for (const int32_t id : config.stop_ids) {
+    if (id < vocab_size() && std::find(stop_.begin(), stop_.end(), id) == stop_.end()) stop_.push_back(id);
+  }
+  // Where no configuration says otherwise: T5 ends its texts, everything else with a BOS begins them.
+  const bool t5 = config.tokenizer_class.starts_with("T5");
+  if (bos_ && config.add_bos.value_or(!t5)) prefix_ = {*bos_};
+  if (eos_ && config.add_eos.value_or(t5)) suffix_ = {*eos_};
+}
+
+std::string_view SentencePieceTokenizer::kind() const {
+  switch (proto_.algorithm) {
+    case SentencePieceProto::Algorithm::unigram: return "sentencepiece-unigram";
+    case SentencePieceProto::Algorithm::bpe: return "sentencepiece-bpe";
+    case SentencePieceProto::Algorithm::word: return "sentencepiece-word";
+    case SentencePieceProto::Algorithm::character: return "sentencepiece-char";
+  }
+  return "sentencepiece";
+}
+
+const sentencepiece::SentencePieceProcessor& SentencePieceTokenizer::continuing_processor() const {
+  if (!proto_.add_dummy_prefix) return *processor_;
+  std::call_once(continuing_once_, [&] {
+    continuing_ = make_processor(model_ + std::string(without_dummy_prefix()), "SentencePiece model");
+  });
+  return *continuing_;
+}
+
+void SentencePieceTokenizer::encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const {
+  std::vector<int> part_ids;
+  bool at_start = true;
+  matcher_.split(text, parse_special, [&](std::string_view part, std::optional<int32_t> id) {
+    if (id) {
+      ids.push_back(*id);
+      at_start = prefix_every_part_;
+      return;
+    }
+    for_each_utf8_run(part, [&](std::string_view run, bool valid) {
+      if (!valid && byte_ids_[static_cast<uint8_t>(run[0])] >= 0) {
+        for (const char byte : run) ids.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+      } else {
+        const auto& processor = at_start ? *processor_ : continuing_processor();
+        const auto status = processor.Encode({run.data(), run.size()}, &part_ids);
+        require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", run.size(), status.ToString());
+        ids.insert(ids.end(), part_ids.begin(), part_ids.end());
+      }
+      at_start = false;
+    });
+  });
+}
+
+void SentencePieceTokenizer::save_model(const std::string& directory) const {
+  write_file(directory + "/tokenizer.model", model_);
+}
+
+}  // namespace qkv

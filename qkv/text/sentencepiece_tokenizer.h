@@ -1,0 +1,52 @@
+// Vocabularies trained by SentencePiece (tokenizer.model), encoded by libsentencepiece.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "qkv/text/added_tokens.h"
+#include "qkv/text/sentencepiece_proto.h"
+#include "qkv/text/tokenizer.h"
+#include "qkv/text/tokenizer_config.h"
+
+namespace sentencepiece {
+class SentencePieceProcessor;
+}
+
+namespace qkv {
+
+class SentencePieceTokenizer : public Tokenizer {
+ public:
+  // `model` is the file's contents. Throws Error `<where>: ...`.
+  SentencePieceTokenizer(std::string model, const std::string& where, const TokenizerConfig& config);
+  ~SentencePieceTokenizer() override;
+
+  std::string_view kind() const override;
+  std::optional<std::string> to_json() const override { return std::nullopt; }
+  // The file's contents.
+  const std::string& model_bytes() const { return model_; }
+  // Scores and types of the pieces, by id; ids of added tokens lie beyond.
+  const std::vector<Piece>& pieces() const { return proto_.pieces; }
+
+ protected:
+  void encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const override;
+  void save_model(const std::string& directory) const override;
+
+ private:
+  void build_entries(const TokenizerConfig& config, const std::string& where);
+  void set_special_ids(const TokenizerConfig& config);
+  const sentencepiece::SentencePieceProcessor& continuing_processor() const;
+
+  std::string model_;
+  SentencePieceProto proto_;
+  bool prefix_every_part_ = true;
+  std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
+  // The same model without dummy prefix, for text that goes on; made when first needed.
+  mutable std::once_flag continuing_once_;
+  mutable std::unique_ptr<sentencepiece::SentencePieceProcessor> continuing_;
+  AddedTokenMatcher matcher_;
+  int32_t byte_ids_[256];  // -1: the vocabulary has no such byte
+};
+
+}  // namespace qkv
