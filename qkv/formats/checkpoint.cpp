@@ -1,0 +1,103 @@
+#include "qkv/formats/checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "qkv/core/error.h"
+#include "qkv/core/mapped_file.h"
+#include "qkv/formats/content.h"
+#include "qkv/formats/hf_directory.h"
+#include "qkv/formats/safetensors.h"
+
+namespace qkv {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kSupported =
+    "a .safetensors file, or a Hugging Face directory with model.safetensors or model.safetensors.index.json";
+
+// "a directory with a, b, c and 4 more".
+std::string describe_directory(const std::string& path) {
+  constexpr size_t kShown = 8;
+  std::vector<std::string> names;
+  std::error_code code;
+  fs::directory_iterator items(path, code);
+  if (code) return fmt::format("a directory that cannot be listed: {}", code.message());
+  for (const auto& item : items) names.push_back(shown(item.path().filename().string()));
+  if (names.empty()) return "an empty directory";
+  std::sort(names.begin(), names.end());
+  const size_t count = names.size();
+  names.resize(std::min(count, kShown));
+  return fmt::format("a directory with {}{}", fmt::join(names, ", "),
+                     count > kShown ? fmt::format(" and {} more", count - kShown) : "");
+}
+
+std::unique_ptr<Checkpoint> open_file(const std::string& path) {
+  const auto file = MappedFile::open(path);
+  if (!looks_like_safetensors(file->bytes()) && fs::path(path).extension() != ".safetensors") {
+    const std::string_view kind = content_by_signature(file->bytes());
+    fail("[checkpoint] {}: expected {}; found {}", path, kSupported,
+         kind.empty() ? fmt::format("a file of {} bytes of no known kind", file->bytes().size()) : std::string(kind));
+  }
+  auto checkpoint = std::make_unique<SafetensorsFile>(path);
+  const std::string directory = fs::path(path).parent_path().string();
+  checkpoint->attach_configs(load_config_if_present(directory, "config.json"),
+                             load_config_if_present(directory, "generation_config.json"));
+  return checkpoint;
+}
+
+}  // namespace
+
+uint64_t tensor_bytes(DType type, const Shape& shape) {
+  const DTypeTraits& row = traits(type);
+  require(shape.cols() % row.block_length == 0, "{} {}: expected a last dimension that is a multiple of {}", row.name, shape.str(),
+          row.block_length);
+  int64_t bytes = 0;
+  require(!__builtin_mul_overflow(shape.elements() / row.block_length, int64_t{row.block_bytes}, &bytes),
+          "{} {}: more than 2^63 bytes", row.name, shape.str());
+  return static_cast<uint64_t>(bytes);
+}
+
+const TensorEntry* Checkpoint::find(std::string_view name) const {
+  const auto it = index_.find(name);
+  return it == index_.end() ? nullptr : &entries_[it->second];
+}
+
+uint64_t Checkpoint::total_bytes() const {
+  uint64_t total = 0;
+  for (const auto& entry : entries_) total += entry.bytes;
+  return total;
+}
+
+Tensor Checkpoint::read(std::string_view name) const { return read_entry(index_of(name)); }
+void Checkpoint::release(std::string_view name) const { release_entry(index_of(name)); }
+
+void Checkpoint::set_entries(std::vector<TensorEntry> entries) {
+  entries_ = std::move(entries);
+  index_.clear();
+  index_.reserve(entries_.size());
+  for (size_t i = 0; i < entries_.size(); ++i) index_.emplace(entries_[i].name, i);
+}
+
+size_t Checkpoint::index_of(std::string_view name) const {
+  const auto it = index_.find(name);
+  if (it != index_.end()) return it->second;
+  std::vector<std::string> names;
+  for (const auto& entry : entries_) names.push_back(entry.name);
+  fail("[{}] {}: tensor '{}': expected in the checkpoint, found {} others{}", format_name(), path_, shown(name), entries_.size(),
+       suggestion(name, names));
+}
+
+std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path) {
+  std::error_code code;
+  const fs::file_status status = fs::status(path, code);
+  require(fs::exists(status), "[checkpoint] {}: expected {}; found {}", path, kSupported,
+          code && status.type() != fs::file_type::not_found ? code.message() : "no such file or directory");
+  if (!fs::is_directory(status)) return open_file(path);
+  if (HfDirectory::recognizes(path)) return std::make_unique<HfDirectory>(path);
+  fail("[checkpoint] {}: expected {}; found {}", path, kSupported, describe_directory(path));
+}
+
+}  // namespace qkv

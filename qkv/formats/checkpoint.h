@@ -1,0 +1,83 @@
+// What every checkpoint format gives: a list of named tensors, read one at a time without copying, and what the model's
+// authors said about it. Models, converters and inspectors are written against this and never learn the format.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "qkv/core/json.h"
+#include "qkv/core/metadata.h"
+#include "qkv/tensor/tensor.h"
+
+namespace qkv {
+
+struct TensorEntry {
+  std::string name;
+  DType type = DType::f32;
+  Shape shape;
+  uint64_t bytes = 0;  // of the data; writers compute it themselves
+  std::string file;    // the name (no directory) of the file that holds it; writers ignore it
+};
+
+// Bytes of a tensor. Throws Error when the last dimension is no multiple of a block type's length, or past 2^63 bytes.
+uint64_t tensor_bytes(DType type, const Shape& shape);
+
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+  Checkpoint(const Checkpoint&) = delete;
+  Checkpoint& operator=(const Checkpoint&) = delete;
+
+  // As the user named it.
+  const std::string& path() const { return path_; }
+  // "safetensors", "huggingface".
+  virtual std::string_view format_name() const = 0;
+
+  // In the order of their data, so that reading them in this order is sequential.
+  const std::vector<TensorEntry>& entries() const { return entries_; }
+  // Null if there is none of that name.
+  const TensorEntry* find(std::string_view name) const;
+  // Sum of the entries' bytes.
+  uint64_t total_bytes() const;
+
+  // The tensor, borrowed from the mapped file, which it keeps alive (also beyond the Checkpoint); copied only where the
+  // file left it unaligned for its type. The data must not be written. Throws Error naming the nearest name if there is
+  // no such tensor. Safe to call from several threads.
+  Tensor read(std::string_view name) const;
+  // Gives the pages of the tensor back to the system after streaming over it; it may be read again.
+  void release(std::string_view name) const;
+
+  // The model's config.json; null if it has none.
+  virtual const Json* config() const { return nullptr; }
+  // Default sampling settings, generation_config.json; null if there are none.
+  virtual const Json* generation_config() const { return nullptr; }
+  // Typed key/value pairs inside the file itself; empty if the format or the file has none.
+  virtual const Metadata& metadata() const { return metadata_; }
+
+ protected:
+  explicit Checkpoint(std::string path) : path_(std::move(path)) {}
+  // Names must be unique; the format checks that with an error of its own.
+  void set_entries(std::vector<TensorEntry> entries);
+  virtual Tensor read_entry(size_t index) const = 0;
+  virtual void release_entry(size_t) const {}
+
+  Metadata metadata_;
+
+ private:
+  size_t index_of(std::string_view name) const;
+  std::string path_;
+  std::vector<TensorEntry> entries_;
+  std::unordered_map<std::string_view, size_t> index_;  // keys point into entries_
+};
+
+// Opens a model by what is there, not by what it is called: a Hugging Face directory (model.safetensors, or
+// model.safetensors.index.json with its shards) or a single safetensors file, which takes the config.json and
+// generation_config.json beside it for its own. Throws Error saying what was found and what is supported.
+std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path);
+
+}  // namespace qkv
