@@ -43,14 +43,15 @@ struct AttentionSequence {
   int64_t q_stride = 0, k_stride = 0, v_stride = 0, out_stride = 0;
 };
 
-// What backward needs beside the forward's tensors (same strides as their counterparts).
+// What backward needs beside the forward's tensors. dk and dv belong to one kv head and are float whatever the storage
+// type: rows of many queries and of a group's query heads are summed in them.
 template <typename T>
 struct AttentionGradients {
-  const T* dout = nullptr;
-  float* delta = nullptr;  // (n_heads, n_q): rowsum(dout * out), filled by attention_backward_delta
-  T* dq = nullptr;
-  T* dk = nullptr;
-  T* dv = nullptr;
+  const T* dout = nullptr;  // laid out as out
+  T* dq = nullptr;          // laid out as q
+  float* dk = nullptr;      // key t of the kv head at + t * dk_stride, qk_dim elements
+  float* dv = nullptr;      // value t of the kv head at + t * dv_stride, v_dim elements
+  int64_t dk_stride = 0, dv_stride = 0;
 };
 
 // Settings of one AdamW step (Loshchilov & Hutter, arXiv 1711.05101): decoupled decay, bias corrections precomputed.
@@ -116,25 +117,23 @@ struct TypedKernels {
   // y[r] = w[r] . x, w (rows, cols): decoding's matrix x vector, bound by reading w once.
   void (*matvec)(const T* w, const float* x, float* y, int64_t rows, int64_t cols);
 
-  // Attention (FlashAttention-2 tiling, Dao, arXiv 2307.08691). Forward: queries [q_begin, q_end) of one query head.
-  // `scratch`: attention_scratch_bytes(spec) bytes, 64-byte aligned, one per thread.
-  void (*attention_forward)(const AttentionSpec& spec, const AttentionSequence<T>& sequence, int head, int64_t q_begin,
-                            int64_t q_end, void* scratch);
-  // delta[head, i] = sum(dout * out) for all rows of the head.
-  void (*attention_backward_delta)(const AttentionSpec& spec, const AttentionSequence<T>& sequence,
-                                   const AttentionGradients<T>& gradients, int head);
-  // dq of queries [q_begin, q_end) of one query head (written, not accumulated).
-  void (*attention_backward_q)(const AttentionSpec& spec, const AttentionSequence<T>& sequence,
-                               const AttentionGradients<T>& gradients, int head, int64_t q_begin, int64_t q_end, void* scratch);
-  // dk and dv of keys [k_begin, k_end) of one kv head, summed over its query heads in order (written, not accumulated).
-  void (*attention_backward_kv)(const AttentionSpec& spec, const AttentionSequence<T>& sequence,
-                                const AttentionGradients<T>& gradients, int kv_head, int64_t k_begin, int64_t k_end,
-                                void* scratch);
-  // All of one kv head's backward at once: dq of its query heads and its dk, dv; each score tile computed once.
+  // Attention (FlashAttention-2 tiling, Dao, arXiv 2307.08691). Both calls handle queries [q_begin, q_end) of query heads
+  // [head_begin, head_end), which share one kv head; keys and values are then read once for all of them. The smaller the
+  // (queries x heads) of a call, the more of its time goes into packing keys; from 500 up it is lost in the noise.
+  // `scratch` is 64-byte aligned, one per thread. A row that sees no key gives out = 0 and lse = -inf.
+  //
+  // Writes out and lse of its rows.
+  void (*attention_forward)(const AttentionSpec& spec, const AttentionSequence<T>& sequence, int head_begin, int head_end,
+                            int64_t q_begin, int64_t q_end, void* scratch);
+  // From out and lse: writes dq of its rows and adds the rows' share to dk and dv, each score tile computed once. Work is
+  // split over threads by kv head, with dk and dv zeroed and then shared by the calls of one kv head in a fixed order;
+  // where kv heads are too few, by heads or query ranges, each part with a dk and dv of its own, added up in a fixed order.
   void (*attention_backward)(const AttentionSpec& spec, const AttentionSequence<T>& sequence,
-                             const AttentionGradients<T>& gradients, int kv_head, void* scratch);
-  // Bytes of scratch per thread for the attention kernels, for sequences of at most n_q queries and n_k keys.
-  size_t (*attention_scratch_bytes)(const AttentionSpec& spec, int64_t n_q, int64_t n_k);
+                             const AttentionGradients<T>& gradients, int head_begin, int head_end, int64_t q_begin,
+                             int64_t q_end, void* scratch);
+  // Bytes of scratch for one thread. Forward needs attention_scratch_bytes(spec, 0) for any range, backward
+  // attention_scratch_bytes(spec, rows) with rows >= (head_end - head_begin) * (q_end - q_begin).
+  size_t (*attention_scratch_bytes)(const AttentionSpec& spec, int64_t rows);
 };
 
 struct Kernels {

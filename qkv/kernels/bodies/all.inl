@@ -16,7 +16,11 @@ namespace {
 #include "qkv/kernels/bodies/vector.inl"
 //
 #include "qkv/kernels/bodies/activation.inl"
-#include "qkv/kernels/bodies/attention.inl"
+#include "qkv/kernels/bodies/attention_tiles.inl"
+#include "qkv/kernels/bodies/attention_scores.inl"
+//
+#include "qkv/kernels/bodies/attention_forward.inl"
+#include "qkv/kernels/bodies/attention_backward.inl"
 #include "qkv/kernels/bodies/convert.inl"
 #include "qkv/kernels/bodies/elementwise.inl"
 #include "qkv/kernels/bodies/loss.inl"
@@ -49,11 +53,8 @@ TypedKernels<T> make_typed() {
   table.dropout = dropout<T>;
   table.matvec = matvec<T>;
   table.attention_forward = attention_forward<T>;
-  table.attention_backward_delta = attention_backward_delta<T>;
-  table.attention_backward_q = attention_backward_q<T>;
-  table.attention_backward_kv = attention_backward_kv<T>;
   table.attention_backward = attention_backward<T>;
-  table.attention_scratch_bytes = attention_scratch_bytes<T>;
+  table.attention_scratch_bytes = attention_scratch_bytes;
   return table;
 }
 
