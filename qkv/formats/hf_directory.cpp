@@ -10,6 +10,7 @@
 #include "qkv/formats/content.h"
 #include "qkv/formats/hf_files.h"
 #include "qkv/formats/json_events.h"
+#include "qkv/formats/python_json.h"
 
 namespace qkv {
 namespace {
@@ -76,7 +77,7 @@ bool is_there(const std::string& directory, std::string_view file_name) {
 std::unique_ptr<const Json> load_config_if_present(const std::string& directory, const std::string& file_name) {
   const std::string path = join(directory, file_name);
   if (!is_there(directory, file_name)) return nullptr;
-  auto config = std::make_unique<Json>(load_json(path));
+  auto config = std::make_unique<Json>(parse_python_json(read_file(path), path));
   require(config->is_object(), "[huggingface] {}: expected an object, found {}", path, config->type_name());
   return config;
 }
