@@ -118,6 +118,7 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
   const auto add_form = [&](NormalizationForm form) {
     steps_.push_back([form](std::string_view text, Regex::Scratch&) { return normalize_unicode(text, form); });
   };
+  if (type != "NFC" && type != "Sequence") only_nfc_ = false;
   if (type == "NFC") return add_form(NormalizationForm::nfc);
   if (type == "NFD") return add_form(NormalizationForm::nfd);
   if (type == "NFKC") return add_form(NormalizationForm::nfkc);
@@ -132,7 +133,7 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
     for (const auto& item : *list) add(item, where, depth + 1);
     return;
   }
-  keeps_ascii_ = false;
+  only_unicode_forms_ = false;
   if (type == "Lowercase") {
     steps_.push_back([](std::string_view text, Regex::Scratch&) { return lower_case(text); });
   } else if (type == "Prepend") {
@@ -172,6 +173,11 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
          "BertNormalizer, found '{}'",
          where, type);
   }
+}
+
+bool Normalizer::leaves_unchanged(std::string_view text) const {
+  if (steps_.empty()) return true;
+  return only_unicode_forms_ && (is_ascii(text) || (only_nfc_ && is_certainly_nfc(text)));
 }
 
 std::string Normalizer::apply(std::string_view text, Regex::Scratch& scratch) const {

@@ -19,8 +19,8 @@ class Normalizer {
   Normalizer(const Json& json, const std::string& where);
 
   bool empty() const { return steps_.empty(); }
-  // True if ASCII text never changes, which callers use to skip a copy.
-  bool keeps_ascii() const { return keeps_ascii_; }
+  // True only if apply(text) is certain to equal text, which callers use to skip a copy.
+  bool leaves_unchanged(std::string_view text) const;
   // `text` must be valid UTF-8; so is the result.
   std::string apply(std::string_view text, Regex::Scratch& scratch) const;
 
@@ -28,7 +28,8 @@ class Normalizer {
   using Step = std::function<std::string(std::string_view, Regex::Scratch&)>;
   void add(const Json& json, const std::string& where, int depth);
   std::vector<Step> steps_;
-  bool keeps_ascii_ = true;
+  bool only_nfc_ = true;         // no step but NFC
+  bool only_unicode_forms_ = true;  // no step that changes ASCII text
 };
 
 }  // namespace qkv

@@ -20,31 +20,6 @@ struct PipelineTokenizer::Scratch {
   WordCache cache;
 };
 
-class PipelineTokenizer::ScratchLease {
- public:
-  explicit ScratchLease(const PipelineTokenizer& tokenizer) : tokenizer_(tokenizer) {
-    {
-      std::lock_guard<std::mutex> lock(tokenizer_.scratch_mutex_);
-      if (!tokenizer_.idle_scratch_.empty()) {
-        scratch_ = std::move(tokenizer_.idle_scratch_.back());
-        tokenizer_.idle_scratch_.pop_back();
-      }
-    }
-    if (!scratch_) scratch_ = std::make_unique<Scratch>();
-  }
-  ~ScratchLease() {
-    std::lock_guard<std::mutex> lock(tokenizer_.scratch_mutex_);
-    tokenizer_.idle_scratch_.push_back(std::move(scratch_));
-  }
-  ScratchLease(const ScratchLease&) = delete;
-  ScratchLease& operator=(const ScratchLease&) = delete;
-  Scratch& operator*() const { return *scratch_; }
-
- private:
-  const PipelineTokenizer& tokenizer_;
-  std::unique_ptr<Scratch> scratch_;
-};
-
 PipelineTokenizer::PipelineTokenizer(TokenizerParts parts, const TokenizerConfig& config) : parts_(std::move(parts)) {
   const std::string& where = parts_.where;
   normalizer_ = Normalizer(parse_json(parts_.normalizer, where), where);
@@ -216,7 +191,7 @@ void PipelineTokenizer::encode_words(std::string_view text, bool at_start, Scrat
 }
 
 void PipelineTokenizer::encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const {
-  const ScratchLease lease(*this);
+  const ScratchPool<Scratch>::Lease lease(scratch_);
   Scratch& scratch = *lease;
   bool at_start = true;
   const auto encode_part = [&](std::string_view part, std::optional<int32_t> id) {
@@ -234,7 +209,7 @@ void PipelineTokenizer::encode_text(std::string_view text, bool parse_special, s
         // Nothing but the vocabulary's bytes can stand for it.
         model_->encode_word(run, scratch.words, ids);
         at_start = false;
-      } else if (normalizer_.empty() || (normalizer_.keeps_ascii() && is_ascii(run))) {
+      } else if (normalizer_.leaves_unchanged(run)) {
         normalized_matcher_.split(run, parse_special, encode_part);
       } else {
         const std::string normalized = normalizer_.apply(run, scratch.regex);

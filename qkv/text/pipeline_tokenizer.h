@@ -3,7 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "qkv/text/decoder.h"
 #include "qkv/text/normalizer.h"
 #include "qkv/text/pretokenizer.h"
+#include "qkv/text/scratch_pool.h"
 #include "qkv/text/tokenizer.h"
 #include "qkv/text/tokenizer_config.h"
 #include "qkv/text/wordpiece.h"
@@ -55,7 +55,6 @@ class PipelineTokenizer : public Tokenizer {
 
  private:
   struct Scratch;
-  class ScratchLease;
 
   void build_entries();
   void build_model();
@@ -70,8 +69,7 @@ class PipelineTokenizer : public Tokenizer {
   std::unique_ptr<WordModel> model_;
   AddedTokenMatcher raw_matcher_;         // tokens found in the text as it is
   AddedTokenMatcher normalized_matcher_;  // tokens found after normalization
-  mutable std::mutex scratch_mutex_;
-  mutable std::vector<std::unique_ptr<Scratch>> idle_scratch_;
+  mutable ScratchPool<Scratch> scratch_;
 };
 
 // Reads the text of a tokenizer.json. Throws Error `<where>: ...`.

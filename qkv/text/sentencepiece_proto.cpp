@@ -107,6 +107,7 @@ void parse_trainer_spec(std::string_view bytes, const std::string& where, Senten
 void parse_normalizer_spec(std::string_view bytes, const std::string& where, SentencePieceProto& proto) {
   WireReader reader(bytes, where);
   for (Field field; reader.next(field);) {
+    if (field.number == 2 && field.wire_type == 2) proto.rewrites_characters = !field.contents.empty();
     if (field.wire_type != 0) continue;
     if (field.number == 3) proto.add_dummy_prefix = field.value != 0;
     if (field.number == 4) proto.remove_extra_whitespaces = field.value != 0;

@@ -26,6 +26,7 @@ struct SentencePieceProto {
   std::string unk_surface = " \xE2\x81\x87 ";
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
+  bool rewrites_characters = false;  // the normalizer has rules, such as NFKC
 };
 
 // Throws Error `<where>: ...` if the bytes are no such model.

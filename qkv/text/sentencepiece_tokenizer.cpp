@@ -38,6 +38,16 @@ std::optional<uint8_t> byte_of(std::string_view piece) {
   return byte;
 }
 
+// True if the piece goes on behind a space that follows a word ("of▁the").
+bool spans_words(std::string_view piece) {
+  while (piece.starts_with(kSpaceMark)) piece.remove_prefix(kSpaceMark.size());
+  return piece.find(kSpaceMark) != std::string_view::npos;
+}
+
+bool is_ascii_letter_or_digit(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
 std::unique_ptr<sentencepiece::SentencePieceProcessor> make_processor(const std::string& model, const std::string& where) {
   auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
   const auto status = processor->LoadFromSerializedProto(model);
@@ -54,6 +64,14 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
   strips_leading_space_ = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
   build_entries(config, where);
   set_special_ids(config);
+  const auto no_piece = [&](auto&& spans) {
+    return std::none_of(proto_.pieces.begin(), proto_.pieces.end(), [&](const Piece& piece) { return spans(piece.text); });
+  };
+  words_are_independent_ = proto_.add_dummy_prefix && no_piece(&spans_words) &&
+                           (proto_.algorithm == SentencePieceProto::Algorithm::bpe ||
+                            proto_.algorithm == SentencePieceProto::Algorithm::unigram);
+  lines_are_independent_ = words_are_independent_ && !proto_.rewrites_characters && !proto_.remove_extra_whitespaces &&
+                           no_piece([](std::string_view text) { return text.size() > 1 && text.find('\n') != text.npos; });
   config_text_ = config.text;
   chat_template_ = config.chat_template;
 }
@@ -156,8 +174,48 @@ const sentencepiece::SentencePieceProcessor& SentencePieceTokenizer::continuing_
   return *continuing_;
 }
 
+// Where the first word of `run` ends: at a line feed, or before a single space between two words. No piece spans such a
+// place, so encoding the parts apart gives the same ids; and " word" reads like "word" with the dummy prefix.
+size_t SentencePieceTokenizer::word_end(std::string_view run) const {
+  if (!words_are_independent_) return run.size();
+  if (lines_are_independent_ && run[0] == '\n') return 1;
+  for (size_t i = 1; i < run.size(); ++i) {
+    if (run[i] == '\n' && lines_are_independent_) return i;
+    if (run[i] != ' ' || i + 1 == run.size()) continue;
+    const char before = run[i - 1], after = run[i + 1];
+    // Rules of the normalizer may join or drop other characters around a space.
+    const bool plain = proto_.rewrites_characters || proto_.remove_extra_whitespaces
+                           ? is_ascii_letter_or_digit(before) && is_ascii_letter_or_digit(after)
+                           : before != ' ' && after != ' ' && !run.substr(0, i).ends_with(kSpaceMark) &&
+                                 !run.substr(i + 1).starts_with(kSpaceMark);
+    if (plain) return i;
+  }
+  return run.size();
+}
+
+void SentencePieceTokenizer::encode_run(std::string_view run, bool at_start, Caches& caches,
+                                        std::vector<int32_t>& ids) const {
+  std::vector<int> word_ids;
+  while (!run.empty()) {
+    const std::string_view word = run.substr(0, word_end(run));
+    run.remove_prefix(word.size());
+    WordCache& cache = at_start ? caches.prefixed : caches.continuing;
+    const size_t hash = WordCache::hash(word);
+    if (!cache.find(word, hash, ids)) {
+      const auto& processor = at_start ? *processor_ : continuing_processor();
+      const auto status = processor.Encode({word.data(), word.size()}, &word_ids);
+      require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", word.size(), status.ToString());
+      cache.keep(word, hash, word_ids.data(), word_ids.size());
+      ids.insert(ids.end(), word_ids.begin(), word_ids.end());
+    }
+    // A single space between words becomes the next one's dummy prefix; around a line feed everything stays.
+    at_start = !run.empty() && run[0] == ' ' && word.back() != '\n';
+    if (at_start) run.remove_prefix(1);
+  }
+}
+
 void SentencePieceTokenizer::encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const {
-  std::vector<int> part_ids;
+  const ScratchPool<Caches>::Lease caches(caches_);
   bool at_start = true;
   matcher_.split(text, parse_special, [&](std::string_view part, std::optional<int32_t> id) {
     if (id) {
@@ -169,10 +227,7 @@ void SentencePieceTokenizer::encode_text(std::string_view text, bool parse_speci
       if (!valid && byte_ids_[static_cast<uint8_t>(run[0])] >= 0) {
         for (const char byte : run) ids.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
       } else {
-        const auto& processor = at_start ? *processor_ : continuing_processor();
-        const auto status = processor.Encode({run.data(), run.size()}, &part_ids);
-        require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", run.size(), status.ToString());
-        ids.insert(ids.end(), part_ids.begin(), part_ids.end());
+        encode_run(run, at_start, *caches, ids);
       }
       at_start = false;
     });

@@ -6,9 +6,11 @@
 #include <string>
 
 #include "qkv/text/added_tokens.h"
+#include "qkv/text/scratch_pool.h"
 #include "qkv/text/sentencepiece_proto.h"
 #include "qkv/text/tokenizer.h"
 #include "qkv/text/tokenizer_config.h"
+#include "qkv/text/word_cache.h"
 
 namespace sentencepiece {
 class SentencePieceProcessor;
@@ -34,9 +36,14 @@ class SentencePieceTokenizer : public Tokenizer {
   void save_model(const std::string& directory) const override;
 
  private:
+  struct Caches {
+    WordCache prefixed, continuing;
+  };
   void build_entries(const TokenizerConfig& config, const std::string& where);
   void set_special_ids(const TokenizerConfig& config);
   const sentencepiece::SentencePieceProcessor& continuing_processor() const;
+  void encode_run(std::string_view run, bool at_start, Caches& caches, std::vector<int32_t>& ids) const;
+  size_t word_end(std::string_view run) const;
 
   std::string model_;
   SentencePieceProto proto_;
@@ -46,6 +53,9 @@ class SentencePieceTokenizer : public Tokenizer {
   mutable std::once_flag continuing_once_;
   mutable std::unique_ptr<sentencepiece::SentencePieceProcessor> continuing_;
   AddedTokenMatcher matcher_;
+  bool words_are_independent_ = false;  // no piece spans a space behind a word
+  bool lines_are_independent_ = false;  // no piece spans a line feed
+  mutable ScratchPool<Caches> caches_;
   int32_t byte_ids_[256];  // -1: the vocabulary has no such byte
 };
 

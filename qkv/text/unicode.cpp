@@ -84,6 +84,24 @@ std::string normalize_unicode(std::string_view text, NormalizationForm form) {
   return std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
 }
 
+bool is_certainly_nfc(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    if (static_cast<uint8_t>(text[i]) < 0x80) {
+      ++i;
+      continue;
+    }
+    const auto c = next_code_point(text, i);
+    if (!c) return false;
+    // Ranges without combining marks and without characters that compose or decompose under NFC.
+    const bool stable = *c < 0x300 || (*c >= 0x400 && *c <= 0x482) || (*c >= 0x2010 && *c <= 0x205E) ||
+                        (*c >= 0x3041 && *c <= 0x3094) || (*c >= 0x30A1 && *c <= 0x30FF) ||
+                        (*c >= 0x4E00 && *c <= 0x9FFF) || (*c >= 0xAC00 && *c <= 0xD7A3) ||
+                        (*c >= 0xFF01 && *c <= 0xFF5E);
+    if (!stable) return false;
+  }
+  return true;
+}
+
 bool is_ascii(std::string_view text) {
   size_t i = 0;
   for (; i + 8 <= text.size(); i += 8) {

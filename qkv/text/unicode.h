@@ -28,6 +28,9 @@ enum class NormalizationForm { nfc, nfd, nfkc, nfkd };
 // `text` must be valid UTF-8.
 std::string normalize_unicode(std::string_view text, NormalizationForm form);
 
+// True only if normalizing valid UTF-8 to NFC changes nothing: a quick look at ranges, not the full property.
+bool is_certainly_nfc(std::string_view text);
+
 bool is_ascii(std::string_view text);
 // Where the code point that ends before `position` begins; valid UTF-8, position > 0.
 size_t previous_code_point(std::string_view text, size_t position);

@@ -1,5 +1,5 @@
-// Recently encoded words and their ids, so that frequent words are looked up instead of merged. Bounded: a word that
-// hashes to a taken slot replaces it.
+// Recently encoded words and their ids, so that frequent words are looked up instead of merged. Bounded: a new word
+// pushes out the older of the two that share its hash.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,20 @@ class WordCache {
   // Appends the ids and returns true if the word is there.
   bool find(std::string_view word, size_t hash, std::vector<int32_t>& ids) const {
     if (!slots_ || word.size() > kWordBytes) return false;
-    const Slot& slot = slots_[hash & (kSlots - 1)];
-    if (slot.size != word.size() || std::memcmp(slot.word, word.data(), word.size()) != 0) return false;
-    ids.insert(ids.end(), slot.ids, slot.ids + slot.count);
-    return true;
+    const Slot* pair = &slots_[hash & (kSlots - 2)];
+    for (const Slot* slot = pair; slot != pair + 2; ++slot) {
+      if (slot->size != word.size() || std::memcmp(slot->word, word.data(), word.size()) != 0) continue;
+      ids.insert(ids.end(), slot->ids, slot->ids + slot->count);
+      return true;
+    }
+    return false;
   }
   void keep(std::string_view word, size_t hash, const int32_t* ids, size_t count) {
     if (word.empty() || word.size() > kWordBytes || count > kIds) return;
     if (!slots_) slots_ = std::make_unique<Slot[]>(kSlots);
-    Slot& slot = slots_[hash & (kSlots - 1)];
+    Slot* pair = &slots_[hash & (kSlots - 2)];
+    pair[1] = pair[0];
+    Slot& slot = pair[0];
     slot.size = static_cast<uint8_t>(word.size());
     slot.count = static_cast<uint8_t>(count);
     std::memcpy(slot.word, word.data(), word.size());
