@@ -28,10 +28,27 @@ double nice_step(double range, int target) {
 // i * step, computed so that 3 * 0.1 is 0.3: steps below one divide by their whole inverse.
 double multiple(int64_t i, double step) {
   const double inverse = std::round(1 / step);
-  return step < 1 && std::abs(inverse * step - 1) < 1e-9 ? static_cast<double>(i) / inverse : static_cast<double>(i) * step;
+  return step < 1 && std::abs(inverse * step - 1) < 1e-9 ? static_cast<double>(i) / inverse
+                                                         : static_cast<double>(i) * step;
 }
 
-int decimals_of(double step) { return std::max(0, static_cast<int>(std::ceil(-std::log10(step) - 1e-9))); }
+std::vector<double> multiples_inside(double min, double max, double step) {
+  std::vector<double> ticks;
+  if (!(step > 0)) return ticks;
+  const auto first = static_cast<int64_t>(std::ceil(min / step - 1e-9));
+  const auto last = static_cast<int64_t>(std::floor(max / step + 1e-9));
+  for (int64_t i = first; i <= last; ++i) ticks.push_back(multiple(i, step));
+  return ticks;
+}
+
+// How many decimals write `step` exactly.
+int decimals_of(double step) {
+  for (int decimals = 0; decimals < 15; ++decimals) {
+    const double shifted = step * std::pow(10.0, decimals);
+    if (std::abs(shifted - std::round(shifted)) < 1e-6 * shifted) return decimals;
+  }
+  return 15;
+}
 
 double smallest_gap(const std::vector<double>& ticks) {
   double gap = std::numeric_limits<double>::infinity();
@@ -51,14 +68,9 @@ bool drawable(double value, bool log) {
 }
 
 std::vector<double> linear_ticks(double min, double max, int target) {
-  std::vector<double> ticks;
-  if (!drawable(min, false) || !drawable(max, false) || !(min < max)) return ticks;
-  const double step = nice_step(max - min, target);
-  if (!(step > 0) || max - min < kNarrowest * std::max(std::abs(min), std::abs(max))) return ticks;
-  const auto first = static_cast<int64_t>(std::ceil(min / step - 1e-9));
-  const auto last = static_cast<int64_t>(std::floor(max / step + 1e-9));
-  for (int64_t i = first; i <= last; ++i) ticks.push_back(multiple(i, step));
-  return ticks;
+  if (!drawable(min, false) || !drawable(max, false) || !(min < max)) return {};
+  if (max - min < kNarrowest * std::max(std::abs(min), std::abs(max))) return {};
+  return multiples_inside(min, max, nice_step(max - min, target));
 }
 
 std::vector<double> log_ticks(double min, double max, int target) {
@@ -98,7 +110,8 @@ std::vector<std::string> tick_labels(const std::vector<double>& ticks, bool log)
         continue;
       }
       // A tick smaller than the largest needs as many decimals fewer as its exponent is lower.
-      const int lower = static_cast<int>(std::floor(std::log10(largest)) - std::floor(std::log10(std::abs(tick)) + 1e-9));
+      const int lower =
+          static_cast<int>(std::floor(std::log10(largest)) - std::floor(std::log10(std::abs(tick)) + 1e-9));
       labels.push_back(format_scientific(tick, std::clamp(exponent_span - lower, 0, 15)));
     }
     return labels;
@@ -117,13 +130,14 @@ std::vector<std::string> tick_labels(const std::vector<double>& ticks, bool log)
       continue;
     }
     const std::string digits = fmt::format("{:.{}f}", std::abs(tick) / unit, decimals);
-    labels.push_back((tick < 0 ? "\u2212" : "") + digits + suffixes[suffix]);
+    labels.push_back(decimals == 0 && suffix == 0 ? format_number(std::round(tick))
+                                                  : (tick < 0 ? "\u2212" : "") + digits + suffixes[suffix]);
   }
   return labels;
 }
 
-Scale::Scale(const std::vector<const std::vector<double>*>& values, const Axis& axis, double begin, double end,
-             int target, bool round_out)
+Scale::Scale(const std::vector<const std::vector<double>*>& values, const Axis& axis, double begin,
+             double end, int target, bool round_out)
     : begin_(begin), end_(end), log_(axis.log) {
   const auto cover = [&] {
     double low = std::numeric_limits<double>::infinity(), high = -low;
@@ -149,8 +163,9 @@ Scale::Scale(const std::vector<const std::vector<double>*>& values, const Axis& 
   if (axis.from_zero && !log_) min_ = std::min(min_, 0.0), max_ = std::max(max_, 0.0);
   if (axis.min && drawable(*axis.min, log_)) min_ = *axis.min;
   if (axis.max && drawable(*axis.max, log_)) max_ = *axis.max;
-  if (!(max_ - min_ > kNarrowest * std::max(std::abs(min_), std::abs(max_)))) {  // one value, or bounds crossed
-    const double middle = min_;
+  const double size = std::max(std::abs(min_), std::abs(max_));
+  if (!(max_ - min_ > std::max(kNarrowest * size, 1 / kLargest))) {  // one value, or bounds crossed
+    const double middle = size < 1e-250 && !log_ ? 0 : min_;
     const double half = middle == 0 ? 0.5 : std::abs(middle) * 0.1;
     min_ = log_ ? middle / 2 : middle - half;
     max_ = log_ ? middle * 2 : middle + half;
@@ -163,12 +178,12 @@ Scale::Scale(const std::vector<const std::vector<double>*>& values, const Axis& 
     }
     ticks_ = log_ticks(min_, max_, target);
   } else {
+    const double step = nice_step(max_ - min_, target);
     if (round_out) {
-      const double step = nice_step(max_ - min_, target);
       if (!axis.min) min_ = std::floor(min_ / step + 1e-9) * step;
       if (!axis.max) max_ = std::ceil(max_ / step - 1e-9) * step;
     }
-    ticks_ = linear_ticks(min_, max_, target);
+    ticks_ = multiples_inside(min_, max_, step);
   }
   labels_ = tick_labels(ticks_, log_);
 }
@@ -178,8 +193,10 @@ double Scale::operator()(double value) const {
   return begin_ + part * (end_ - begin_);
 }
 
-Points decimate(const std::vector<double>& x, const std::vector<double>& y, size_t max_points, bool log_x, bool log_y) {
-  require(x.size() == y.size(), "[report] series: expected as many x as y values, found {} and {}", x.size(), y.size());
+Points decimate(const std::vector<double>& x, const std::vector<double>& y, size_t max_points, bool log_x,
+                bool log_y) {
+  require(x.size() == y.size(), "[report] series: expected as many x as y values, found {} and {}", x.size(),
+          y.size());
   require(max_points >= 8, "[report] decimate: expected at least 8 points, found {}", max_points);
   Points all;
   for (size_t i = 0; i < x.size(); ++i) {

@@ -38,10 +38,11 @@ std::string render(const BarChart& chart, std::string_view id) {
   int64_t undrawn = 0;
   for (const auto& group : chart.groups) {
     require(group.values.size() == chart.categories.size(),
-            "[report] chart '{}': group '{}': expected {} values, one per category, found {}", chart.title, group.name,
-            chart.categories.size(), group.values.size());
+            "[report] chart '{}': group '{}': expected {} values, one per category, found {}", chart.title,
+            group.name, chart.categories.size(), group.values.size());
     lists.push_back(&group.values);
-    undrawn += std::count_if(group.values.begin(), group.values.end(), [](double v) { return !drawable(v, false); });
+    undrawn +=
+        std::count_if(group.values.begin(), group.values.end(), [](double v) { return !drawable(v, false); });
   }
   Axis axis = chart.value;
   axis.log = false;
@@ -49,7 +50,8 @@ std::string render(const BarChart& chart, std::string_view id) {
 
   const size_t longest_label = chart.width == ChartWidth::full ? 40 : 22;
   double left = 40, value_width = 0;
-  for (const auto& category : chart.categories) left = std::max(left, label_width(shortened(category, longest_label)) + 12);
+  for (const auto& category : chart.categories)
+    left = std::max(left, label_width(shortened(category, longest_label)) + 12);
   for (const auto* values : lists) {
     for (const double value : *values) value_width = std::max(value_width, label_width(format_number(value)));
   }
@@ -69,7 +71,8 @@ std::string render(const BarChart& chart, std::string_view id) {
   draw_bottom_axis(figure, x, top, bottom, true);
   for (size_t c = 0; c < chart.categories.size(); ++c) {
     const double y = top + pitch * static_cast<double>(c) + 6;
-    figure.text(left - 10, y + group_height / 2 + 4, "label end", shortened(chart.categories[c], longest_label));
+    figure.text(left - 10, y + group_height / 2 + 4, "label end",
+                shortened(chart.categories[c], longest_label));
     for (size_t g = 0; g < chart.groups.size(); ++g) {
       const double value = chart.groups[g].values[c];
       if (!drawable(value, false)) continue;
@@ -91,7 +94,8 @@ std::string render(const BarChart& chart, std::string_view id) {
   std::vector<std::vector<std::string>> rows;
   for (size_t g = 0; g < chart.groups.size(); ++g) {
     heads.push_back(chart.groups[g].name);
-    if (chart.groups.size() > 1) figure.legend(chart.groups[g].name, colour_class(static_cast<int>(g)), false, false);
+    if (chart.groups.size() > 1)
+      figure.legend(chart.groups[g].name, colour_class(static_cast<int>(g)), false, false);
   }
   for (size_t c = 0; c < chart.categories.size(); ++c) {
     rows.push_back({chart.categories[c]});
@@ -103,11 +107,12 @@ std::string render(const BarChart& chart, std::string_view id) {
 
 std::string render(const Histogram& chart, std::string_view id) {
   require(chart.edges.size() == chart.counts.size() + 1 || (chart.edges.empty() && chart.counts.empty()),
-          "[report] chart '{}': expected one more edge than counts, found {} edges and {} counts", chart.title,
-          chart.edges.size(), chart.counts.size());
+          "[report] chart '{}': expected one more edge than counts, found {} edges and {} counts",
+          chart.title, chart.edges.size(), chart.counts.size());
   for (size_t i = 0; i < chart.edges.size(); ++i) {
     require(std::isfinite(chart.edges[i]) && (i == 0 || chart.edges[i - 1] < chart.edges[i]),
-            "[report] chart '{}': expected ascending finite edges, found {} at position {}", chart.title, chart.edges[i], i);
+            "[report] chart '{}': expected ascending finite edges, found {} at position {}", chart.title,
+            chart.edges[i], i);
   }
   Figure figure(id, chart.title, chart.note, chart.width);
   const bool full = chart.width == ChartWidth::full;
@@ -144,8 +149,9 @@ std::string render(const Histogram& chart, std::string_view id) {
                 fmt::format("{}: {}", range, format_number(chart.counts[i])));
   }
   figure.line(left, bottom, right, bottom, "axis");
-  figure.describe(fmt::format("Histogram of {} values; the fullest bin is {} to {} with {}.", format_number(total),
-                              format_number(chart.edges[fullest]), with_unit(chart.value, chart.edges[fullest + 1]),
+  figure.describe(fmt::format("Histogram of {} values; the fullest bin is {} to {} with {}.",
+                              format_number(total), format_number(chart.edges[fullest]),
+                              with_unit(chart.value, chart.edges[fullest + 1]),
                               format_number(chart.counts[fullest])));
   figure.table({axis_title(chart.value), axis_title(count)}, rows,
                chart.counts.size() > kTableRows
@@ -158,7 +164,8 @@ Histogram make_histogram(std::string title, Axis axis, const std::vector<double>
   require(bins >= 1, "[report] histogram '{}': expected at least 1 bin, found {}", title, bins);
   Histogram out;
   out.title = std::move(title);
-  int64_t left_out = std::count_if(values.begin(), values.end(), [&](double v) { return !drawable(v, axis.log); });
+  int64_t left_out =
+      std::count_if(values.begin(), values.end(), [&](double v) { return !drawable(v, axis.log); });
   if (left_out < static_cast<int64_t>(values.size())) {
     const Scale scale({&values}, axis, 0, 1, 5, false);
     for (int i = 0; i <= bins; ++i) {
@@ -177,7 +184,8 @@ Histogram make_histogram(std::string title, Axis axis, const std::vector<double>
       ++out.counts[std::min(static_cast<size_t>(scale(value) * bins), static_cast<size_t>(bins - 1))];
     }
   }
-  if (left_out > 0) out.note = fmt::format("{} of {} values have no place on this axis.", left_out, values.size());
+  if (left_out > 0)
+    out.note = fmt::format("{} of {} values have no place on this axis.", left_out, values.size());
   out.value = std::move(axis);
   return out;
 }

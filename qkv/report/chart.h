@@ -1,5 +1,6 @@
-// Charts as values, and as self-contained HTML figures: inline SVG that shows without scripts, a title and description
-// for screen readers, and the numbers as a table. Values that are not finite are left out and counted in a note.
+// Charts as values, and as self-contained HTML figures: inline SVG that shows without scripts, a title and
+// description for screen readers, and the numbers as a table. Values that are not finite are left out and
+// counted in a note.
 #pragma once
 
 #include <limits>
@@ -82,8 +83,9 @@ std::string render(const BarChart& chart, std::string_view id);
 std::string render(const Histogram& chart, std::string_view id);
 std::string render(const HeatMap& chart, std::string_view id);
 
-// Exponential moving average over about `span` (>= 1) values, corrected for its start (Kingma and Ba, arXiv:1412.6980,
-// section 3); values that are not finite are passed through and do not count.
+// Exponential moving average over about `span` (>= 1) values on either side, so that it neither lags behind
+// nor starts or ends biased (the last value is the usual, start-corrected average of what came before).
+// Values that are not finite are passed through and do not count.
 std::vector<double> smoothed(const std::vector<double>& values, double span);
 
 }  // namespace qkv

@@ -58,13 +58,21 @@ double mean(const std::vector<double>& values) {
 }
 
 Table table_of(const std::vector<Run>& runs) {
-  Table table{.title = "Runs",
-              .columns = {{"run", false}, {"steps", true}, {"tokens", true}, {"final train loss", true}, {"best validation loss", true},
-                          {"wall time", true}, {"tokens/s, median", true}, {"peak memory", true}},
-              };
+  Table table{
+      .title = "Runs",
+      .columns = {{"run", false},
+                  {"steps", true},
+                  {"tokens", true},
+                  {"final train loss", true},
+                  {"best validation loss", true},
+                  {"wall time", true},
+                  {"tokens/s, median", true},
+                  {"peak memory", true}},
+  };
   const bool compared = runs.size() > 1;
   if (compared) {
-    table.note = fmt::format("Δ: difference in training loss from {}, over the steps both recorded.", runs.front().name);
+    table.note = fmt::format("Δ: difference in training loss from {}, over the steps both recorded.",
+                             runs.front().name);
     table.columns.push_back({"mean |Δ|", true});
     table.columns.push_back({"largest |Δ|", true});
   }
@@ -74,14 +82,18 @@ Table table_of(const std::vector<Run>& runs) {
     const double loss = last_known(run.smooth), validation = best != nullptr ? best->loss : kUnknown;
     const double seconds = last_known(column(train, &TrainPoint::elapsed_seconds));
     const double memory = largest(column(train, &TrainPoint::memory_bytes));
-    const auto loss_cell = [](double value) { return Cell(value, std::isnan(value) ? "" : fmt::format("{:.4f}", value)); };
+    const auto loss_cell = [](double value) {
+      return Cell(value, std::isnan(value) ? "" : fmt::format("{:.4f}", value));
+    };
     const bool sized = std::isfinite(memory) && memory >= 0;
-    table.rows.push_back({run.name, number_cell(static_cast<double>(last_step(run.report))),
-                          Cell(static_cast<double>(last_tokens(run.report)), format_count(static_cast<double>(last_tokens(run.report)))),
-                          loss_cell(loss), loss_cell(validation),
-                          Cell(seconds, std::isnan(seconds) ? "" : format_duration(seconds)),
-                          number_cell(median(column(train, &TrainPoint::tokens_per_second))),
-                          Cell(memory, sized ? format_bytes(static_cast<uint64_t>(std::min(memory, 1e18))) : "")});
+    table.rows.push_back(
+        {run.name, number_cell(static_cast<double>(last_step(run.report))),
+         Cell(static_cast<double>(last_tokens(run.report)),
+              format_count(static_cast<double>(last_tokens(run.report)))),
+         loss_cell(loss), loss_cell(validation),
+         Cell(seconds, std::isnan(seconds) ? "" : format_duration(seconds)),
+         number_cell(median(column(train, &TrainPoint::tokens_per_second))),
+         Cell(memory, sized ? format_bytes(static_cast<uint64_t>(std::min(memory, 1e18))) : "")});
     if (compared) {
       table.rows.back().push_back(number_cell(mean(absolute(run.differences)), 3));
       table.rows.back().push_back(number_cell(largest(absolute(run.differences)), 3));
@@ -90,16 +102,28 @@ Table table_of(const std::vector<Run>& runs) {
   return table;
 }
 
-// Adds a chart with one series per run that has anything to show; `points` gives a run's x and y.
+// Adds a chart with one series per run that has anything to show; `points` gives a run's x and y. `noisy`: a
+// smoothed line over the faint one.
 template <typename PointsOf>
-void add_chart(Page& page, const std::vector<Run>& runs, LineChart chart, PointsOf points) {
+void add_chart(Page& page, const std::vector<Run>& runs, LineChart chart, PointsOf points,
+               bool noisy = false) {
   std::vector<double> all;
   for (size_t r = 0; r < runs.size(); ++r) {
     auto [x, y] = points(runs[r]);
     const auto known = finite(y);
     if (known.empty()) continue;
     all.insert(all.end(), known.begin(), known.end());
-    chart.series.push_back({.name = runs[r].name, .x = std::move(x), .y = std::move(y),
+    if (noisy && smoothing_span(y.size()) >= 3) {
+      chart.series.push_back({.name = runs[r].name + ", each step",
+                              .x = x,
+                              .y = y,
+                              .style = Series::Style::faint_line,
+                              .colour = static_cast<int>(r)});
+      y = smoothed_for_display(y);
+    }
+    chart.series.push_back({.name = runs[r].name,
+                            .x = std::move(x),
+                            .y = std::move(y),
                             .style = known.size() < 40 ? Series::Style::line_and_points : Series::Style::line,
                             .colour = static_cast<int>(r)});
   }
@@ -109,7 +133,10 @@ void add_chart(Page& page, const std::vector<Run>& runs, LineChart chart, Points
 }
 
 LineChart half_chart(std::string title, Axis x, Axis y, std::string note = "") {
-  return {.title = std::move(title), .note = std::move(note), .x = std::move(x), .y = std::move(y),
+  return {.title = std::move(title),
+          .note = std::move(note),
+          .x = std::move(x),
+          .y = std::move(y),
           .width = ChartWidth::half};
 }
 
@@ -133,7 +160,9 @@ void write_comparison_report(const std::string& path, const std::vector<NamedRun
     return tokens ? column(records, &Record::tokens) : column(records, &Record::step);
   };
   const Unit time = time_unit(seconds), bytes = byte_unit(memory);
-  const auto time_of = [&](const Run& run) { return in_unit(column(run.report.train, &TrainPoint::elapsed_seconds), time); };
+  const auto time_of = [&](const Run& run) {
+    return in_unit(column(run.report.train, &TrainPoint::elapsed_seconds), time);
+  };
   const std::string smoothing = smooth ? "Smoothed." : "";
   const Axis loss{.label = "loss", .unit = "nats"};
 
@@ -141,25 +170,34 @@ void write_comparison_report(const std::string& path, const std::vector<NamedRun
   page.table(table_of(runs));
   LineChart main = half_chart("Training loss", progress, loss, smoothing);
   main.width = ChartWidth::full;
-  add_chart(page, runs, main, [&](const Run& run) { return std::pair(progress_of(run.report.train), run.smooth); });
+  add_chart(page, runs, main,
+            [&](const Run& run) { return std::pair(progress_of(run.report.train), run.smooth); });
   add_chart(page, runs, half_chart("Validation loss", progress, loss), [&](const Run& run) {
     return std::pair(progress_of(run.report.eval), column(run.report.eval, &EvalPoint::loss));
   });
-  add_chart(page, runs, half_chart("Training loss by wall time", {.label = "wall time", .unit = time.name}, loss, smoothing),
-            [&](const Run& run) { return std::pair(time_of(run), run.smooth); });
-  add_chart(page, runs,
-            half_chart("Difference in training loss", {.label = "step"}, {.label = "difference", .unit = "nats", .from_zero = true},
-                       fmt::format("From {}, at the steps both recorded.", runs.front().name)),
-            [](const Run& run) { return std::pair(run.common_steps, run.differences); });
-  add_chart(page, runs, half_chart("Gradient norm", progress, {.label = "gradient norm"}, smoothing), [&](const Run& run) {
-    return std::pair(progress_of(run.report.train), smoothed_for_display(column(run.report.train, &TrainPoint::grad_norm)));
+  add_chart(
+      page, runs,
+      half_chart("Training loss by wall time", {.label = "wall time", .unit = time.name}, loss, smoothing),
+      [&](const Run& run) { return std::pair(time_of(run), run.smooth); });
+  add_chart(
+      page, runs,
+      half_chart("Difference in training loss", {.label = "step"}, {.unit = "nats", .from_zero = true},
+                 fmt::format("From {}, at the steps both recorded.", runs.front().name)),
+      [](const Run& run) { return std::pair(run.common_steps, run.differences); }, true);
+  add_chart(page, runs, half_chart("Gradient norm", progress, {}, smoothing), [&](const Run& run) {
+    return std::pair(progress_of(run.report.train),
+                     smoothed_for_display(column(run.report.train, &TrainPoint::grad_norm)));
   });
-  add_chart(page, runs, half_chart("Throughput", progress, {.label = "tokens/s", .from_zero = true}, smoothing), [&](const Run& run) {
-    return std::pair(progress_of(run.report.train), smoothed_for_display(column(run.report.train, &TrainPoint::tokens_per_second)));
-  });
-  add_chart(page, runs, half_chart("Memory", progress, {.label = "memory", .unit = bytes.name, .from_zero = true}),
+  add_chart(
+      page, runs, half_chart("Throughput", progress, {.label = "tokens/s", .from_zero = true}, smoothing),
+      [&](const Run& run) {
+        return std::pair(progress_of(run.report.train),
+                         smoothed_for_display(column(run.report.train, &TrainPoint::tokens_per_second)));
+      });
+  add_chart(page, runs, half_chart("Memory", progress, {.unit = bytes.name, .from_zero = true}),
             [&](const Run& run) {
-              return std::pair(progress_of(run.report.train), in_unit(column(run.report.train, &TrainPoint::memory_bytes), bytes));
+              return std::pair(progress_of(run.report.train),
+                               in_unit(column(run.report.train, &TrainPoint::memory_bytes), bytes));
             });
   page.write(path);
 }

@@ -1,4 +1,5 @@
-// What all charts share: the <figure> around the SVG, its title and description for screen readers, legend and table.
+// What all charts share: the <figure> around the SVG, its title and description for screen readers, legend
+// and table.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +11,15 @@
 
 namespace qkv {
 
-// Widths of the drawing in CSS pixels; the style sheet's figures have exactly this much room inside on a wide screen.
+// Widths of the drawing in CSS pixels; the style sheet's figures have exactly this much room inside on a wide
+// screen.
 constexpr double kFullWidth = 1038;
 constexpr double kHalfWidth = 488;
 constexpr int kPalette = 8;
 
-inline double pixels(ChartWidth width) { return width == ChartWidth::full ? kFullWidth : kHalfWidth; }
+inline double pixels(ChartWidth width) {
+  return width == ChartWidth::full ? kFullWidth : kHalfWidth;
+}
 
 class Figure {
  public:
@@ -30,7 +34,9 @@ class Figure {
   // One legend entry; `toggles` makes it a button for the series of that index.
   void legend(std::string_view name, std::string_view classes, bool line, bool toggles);
   // What the drawing shows, in words.
-  void describe(std::string_view sentence) { description_ += (description_.empty() ? "" : " ") + std::string(sentence); }
+  void describe(std::string_view sentence) {
+    description_ += (description_.empty() ? "" : " ") + std::string(sentence);
+  }
   // "n values that are not finite ... are not drawn", if n > 0.
   void count_undrawn(int64_t n, bool log);
   // JSON the script reads to follow the pointer.

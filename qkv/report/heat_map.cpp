@@ -61,11 +61,13 @@ class Levels {
   std::string class_at(double part) const {
     const bool diverging = colours_ == HeatMap::Colours::diverging;
     const int levels = diverging ? kDivergingLevels : kSequentialLevels;
-    return fmt::format("{}{}", diverging ? 'd' : 'q', std::clamp(static_cast<int>(part * levels), 0, levels - 1));
+    return fmt::format("{}{}", diverging ? 'd' : 'q',
+                       std::clamp(static_cast<int>(part * levels), 0, levels - 1));
   }
   std::string class_of(double value) const {
     if (!(high_ > low_)) return class_at(0.5);
-    return class_at(log() ? std::log(value / low_) / std::log(high_ / low_) : (value - low_) / (high_ - low_));
+    return class_at(log() ? std::log(value / low_) / std::log(high_ / low_)
+                          : (value - low_) / (high_ - low_));
   }
 
  private:
@@ -81,8 +83,8 @@ std::string heat_style(bool dark) {
   const auto add = [&](char family, int levels, const std::array<Colour, 3>& stops) {
     for (int i = 0; i < levels; ++i) {
       const Colour colour = ramp(stops, static_cast<double>(i) / (levels - 1));
-      out += fmt::format(".{0}{1}{{fill:#{2:02x}{3:02x}{4:02x}}}.{0}{1}+.cell{{fill:{5}}}\n", family, i, colour[0],
-                         colour[1], colour[2], is_light(colour) ? "#1d2127" : "#f6f8fa");
+      out += fmt::format(".{0}{1}{{fill:#{2:02x}{3:02x}{4:02x}}}.{0}{1}+.cell{{fill:{5}}}\n", family, i,
+                         colour[0], colour[1], colour[2], is_light(colour) ? "#1d2127" : "#f6f8fa");
     }
   };
   add('q', kSequentialLevels, dark ? kSequentialDark : kSequentialLight);
@@ -92,8 +94,8 @@ std::string heat_style(bool dark) {
 
 std::string render(const HeatMap& chart, std::string_view id) {
   require(chart.values.size() == chart.rows.size() * chart.columns.size(),
-          "[report] chart '{}': expected {} x {} values, found {}", chart.title, chart.rows.size(), chart.columns.size(),
-          chart.values.size());
+          "[report] chart '{}': expected {} x {} values, found {}", chart.title, chart.rows.size(),
+          chart.columns.size(), chart.values.size());
   Figure figure(id, chart.title, chart.note, chart.width);
   const Levels levels(chart);
   if (chart.values.empty()) {
@@ -102,30 +104,35 @@ std::string render(const HeatMap& chart, std::string_view id) {
     return figure.html(80);
   }
 
-  const auto columns = static_cast<double>(chart.columns.size()), rows = static_cast<double>(chart.rows.size());
+  const auto columns = static_cast<double>(chart.columns.size()),
+             rows = static_cast<double>(chart.rows.size());
   double left = 20, widest_column = 0, widest_value = 0;
   for (const auto& label : chart.rows) left = std::max(left, label_width(label) + 10);
   left = std::min(left, figure.width() / 2);
   for (const auto& label : chart.columns) widest_column = std::max(widest_column, label_width(label));
-  for (const double value : chart.values) widest_value = std::max(widest_value, label_width(format_number(value, 3)));
+  for (const double value : chart.values)
+    widest_value = std::max(widest_value, label_width(format_number(value, 3)));
   double room = figure.width() - left - 14;
-  double cell_width = std::clamp(room / columns, 1.0, 96.0);
+  double cell_width = std::clamp(room / columns, 1.0, 150.0);
   const double cell_height = rows > 60 ? std::max(4.0, 1200 / rows) : 22;
   const bool turned = widest_column + 6 > cell_width;
   if (turned) {  // the last label leans out to the right
     room = std::max(room - widest_column * 0.72, columns);
-    cell_width = std::clamp(room / columns, 1.0, 96.0);
+    cell_width = std::clamp(room / columns, 1.0, 150.0);
   }
   const double top = turned ? 12 + widest_column * 0.72 : 22;
   const bool numbers = widest_value + 4 <= cell_width && cell_height >= 16;
   const double gap = cell_width > 6 && cell_height > 6 ? 1 : 0;
 
-  const auto label_every = [](double pitch, double needed) { return static_cast<size_t>(std::ceil(needed / pitch)); };
-  for (size_t c = 0; c < chart.columns.size(); c += label_every(cell_width, turned ? 13 : 1)) {
+  const auto label_every = [](double pitch, double needed) {
+    return static_cast<size_t>(std::ceil(needed / pitch));
+  };
+  for (size_t c = 0; c < chart.columns.size(); c += label_every(cell_width, turned ? 18 : 1)) {
     const double x = left + (static_cast<double>(c) + 0.5) * cell_width;
     if (turned) {
-      figure.draw(fmt::format("<text transform=\"translate({:.1f} {:.1f}) rotate(-45)\" class=\"tick\">{}</text>\n", x + 3,
-                              top - 7, escape_html(chart.columns[c])));
+      figure.draw(
+          fmt::format("<text transform=\"translate({:.1f} {:.1f}) rotate(-45)\" class=\"tick\">{}</text>\n",
+                      x + 3, top - 7, escape_html(chart.columns[c])));
     } else {
       figure.text(x, top - 7, "tick middle", chart.columns[c]);
     }
@@ -157,9 +164,10 @@ std::string render(const HeatMap& chart, std::string_view id) {
   if (levels.any()) {
     const double length = std::min(220.0, room);
     for (int i = 0; i < kSequentialLevels; ++i) {
-      figure.draw(fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"8\" class=\"{}\"/>\n",
-                              left + length * i / kSequentialLevels, bottom, length / kSequentialLevels + 0.3,
-                              levels.class_at((i + 0.5) / kSequentialLevels)));
+      figure.draw(
+          fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"8\" class=\"{}\"/>\n",
+                      left + length * i / kSequentialLevels, bottom, length / kSequentialLevels + 0.3,
+                      levels.class_at((i + 0.5) / kSequentialLevels)));
     }
     figure.text(left, bottom + 23, "tick", format_number(levels.low()));
     figure.text(left + length, bottom + 23, "tick end", format_number(levels.high()));

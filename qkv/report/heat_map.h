@@ -1,5 +1,5 @@
-// The colours of heat maps: classes q0 ... q23 (low to high) and d0 ... d24 (below zero, zero, above), defined for both
-// colour schemes.
+// The colours of heat maps: classes q0 ... q23 (low to high) and d0 ... d24 (below zero, zero, above),
+// defined for both colour schemes.
 #pragma once
 
 #include <string>

@@ -20,12 +20,15 @@ struct Plot {
   double left, top, right, bottom;
 };
 
-bool has_line(const Series& series) { return series.style != Series::Style::points; }
+bool has_line(const Series& series) {
+  return series.style != Series::Style::points;
+}
 bool has_points(const Series& series) {
   return series.style == Series::Style::points || series.style == Series::Style::line_and_points;
 }
 
-// The path through the points (one subpath between gaps) and a dot for each point that should be seen on its own.
+// The path through the points (one subpath between gaps) and a dot for each point that should be seen on its
+// own.
 std::string drawing_of(const Series& series, const Points& points, const Scale& x, const Scale& y) {
   std::string path, dots;
   const size_t n = points.x.size();
@@ -46,7 +49,9 @@ std::string drawing_of(const Series& series, const Points& points, const Scale& 
 }
 
 // A number as JSON; JavaScript's JSON has no NaN.
-std::string json_number(double value) { return std::isfinite(value) ? fmt::format("{:.8g}", value) : "null"; }
+std::string json_number(double value) {
+  return std::isfinite(value) ? fmt::format("{:.8g}", value) : "null";
+}
 
 std::string json_numbers(const std::vector<double>& values) {
   std::string out = "[";
@@ -55,24 +60,26 @@ std::string json_numbers(const std::vector<double>& values) {
 }
 
 std::string json_axis(const Axis& axis, const Scale& scale) {
-  return fmt::format("{{\"label\":{},\"unit\":{},\"log\":{},\"min\":{:.17g},\"max\":{:.17g}}}", json_string(axis.label),
-                     json_string(axis.unit), scale.log(), scale.min(), scale.max());
+  return fmt::format("{{\"label\":{},\"unit\":{},\"log\":{},\"min\":{:.17g},\"max\":{:.17g}}}",
+                     json_string(axis.label), json_string(axis.unit), scale.log(), scale.min(), scale.max());
 }
 
-std::string json_chart(const LineChart& chart, const std::vector<Points>& points, const Scale& x, const Scale& y,
-                       const Plot& plot) {
-  std::string out = fmt::format("{{\"x\":{},\"y\":{},\"plot\":[{:.1f},{:.1f},{:.1f},{:.1f}],\"series\":[",
-                                json_axis(chart.x, x), json_axis(chart.y, y), plot.left, plot.top, plot.right,
-                                plot.bottom);
+std::string json_chart(const LineChart& chart, const std::vector<Points>& points, const Scale& x,
+                       const Scale& y, const Plot& plot) {
+  std::string out =
+      fmt::format("{{\"x\":{},\"y\":{},\"plot\":[{:.1f},{:.1f},{:.1f},{:.1f}],\"series\":[",
+                  json_axis(chart.x, x), json_axis(chart.y, y), plot.left, plot.top, plot.right, plot.bottom);
   for (size_t i = 0; i < points.size(); ++i) {
-    out += fmt::format("{}{{\"name\":{},\"x\":{},\"y\":{}}}", i == 0 ? "" : ",", json_string(chart.series[i].name),
-                       json_numbers(points[i].x), json_numbers(points[i].y));
+    out +=
+        fmt::format("{}{{\"name\":{},\"x\":{},\"y\":{}}}", i == 0 ? "" : ",",
+                    json_string(chart.series[i].name), json_numbers(points[i].x), json_numbers(points[i].y));
   }
   out += "],\"markers\":[";
   bool first = true;
   for (const auto& marker : chart.markers) {
     if (!drawable(marker.x, x.log())) continue;
-    out += fmt::format("{}{{\"x\":{},\"text\":{}}}", first ? "" : ",", json_number(marker.x), json_string(marker.text));
+    out += fmt::format("{}{{\"x\":{},\"text\":{}}}", first ? "" : ",", json_number(marker.x),
+                       json_string(marker.text));
     first = false;
   }
   return out + "]}";
@@ -110,7 +117,8 @@ void fill_table(Figure& figure, const LineChart& chart, const std::vector<Points
   const bool thinned = places.size() > kTableRows;
   if (thinned) {
     std::vector<double> chosen;
-    for (size_t i = 0; i < kTableRows; ++i) chosen.push_back(places[i * (places.size() - 1) / (kTableRows - 1)]);
+    for (size_t i = 0; i < kTableRows; ++i)
+      chosen.push_back(places[i * (places.size() - 1) / (kTableRows - 1)]);
     places = chosen;
   }
   std::vector<std::string> heads = {axis_title(chart.x)};
@@ -124,29 +132,34 @@ void fill_table(Figure& figure, const LineChart& chart, const std::vector<Points
   for (const double place : places) {
     std::vector<std::string> row = {format_number(place, 6)};
     for (const auto& series : sorted) {
-      const auto after = std::upper_bound(series.begin(), series.end(), place,
-                                          [](double value, const auto& point) { return value < point.first; });
+      const auto after =
+          std::upper_bound(series.begin(), series.end(), place,
+                           [](double value, const auto& point) { return value < point.first; });
       const bool known = after != series.begin() && (thinned || (after - 1)->first == place);
       row.push_back(known ? format_number((after - 1)->second, 5) : "");
     }
     rows.push_back(std::move(row));
   }
-  figure.table(heads, rows,
-               thinned ? fmt::format("{} evenly chosen points; each series' latest value there.", places.size()) : "");
+  figure.table(
+      heads, rows,
+      thinned ? fmt::format("{} evenly chosen points; each series' latest value there.", places.size()) : "");
 }
 
-// Vertical lines with labels in a row above the plot; a label that would run into its neighbour is left to the pointer.
+// Vertical lines with labels in a row above the plot; a label that would run into its neighbour is left to
+// the pointer.
 void draw_markers(Figure& figure, const LineChart& chart, const Scale& x, const Plot& plot) {
   std::vector<Marker> markers = chart.markers;
-  std::stable_sort(markers.begin(), markers.end(), [](const Marker& a, const Marker& b) { return a.x < b.x; });
+  std::stable_sort(markers.begin(), markers.end(),
+                   [](const Marker& a, const Marker& b) { return a.x < b.x; });
   double free_from = plot.left;
   for (const auto& marker : markers) {
     if (!drawable(marker.x, x.log())) continue;
     const double px = x(marker.x);
     if (px < plot.left - 0.5 || px > plot.right + 0.5) continue;
-    figure.draw(fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"marker\">"
-                            "<title>{}</title></line>\n",
-                            px, plot.top - 4, px, plot.bottom, escape_html(marker.text)));
+    figure.draw(
+        fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"marker\">"
+                    "<title>{}</title></line>\n",
+                    px, plot.top - 4, px, plot.bottom, escape_html(marker.text)));
     const double half = label_width(marker.text) / 2;
     const double middle = std::clamp(px, std::min(plot.left + half, plot.right - half), plot.right - half);
     if (middle - half < free_from) continue;
@@ -163,13 +176,16 @@ std::string render(const LineChart& chart, std::string_view id) {
   const double height = full ? 380 : 270;
   std::vector<const std::vector<double>*> xs, ys;
   for (const auto& series : chart.series) {
-    require(series.x.size() == series.y.size(), "[report] chart '{}': series '{}': expected as many x as y values, found {} and {}",
-            chart.title, series.name, series.x.size(), series.y.size());
+    require(series.x.size() == series.y.size(),
+            "[report] chart '{}': series '{}': expected as many x as y values, found {} and {}", chart.title,
+            series.name, series.x.size(), series.y.size());
     xs.push_back(&series.x);
     ys.push_back(&series.y);
   }
 
-  Plot plot{0, chart.markers.empty() ? 26.0 : 42.0, figure.width() - 14, height - 42};
+  const std::string y_title = axis_title(chart.y);
+  const double top = (y_title.empty() ? 10.0 : 26.0) + (chart.markers.empty() ? 0.0 : 16.0);
+  Plot plot{0, top, figure.width() - 14, height - 42};
   const Scale y(ys, chart.y, plot.bottom, plot.top, full ? 7 : 5, true);
   double widest = 20;
   for (const auto& label : y.labels()) widest = std::max(widest, label_width(label));
@@ -188,7 +204,7 @@ std::string render(const LineChart& chart, std::string_view id) {
     points.push_back(decimate(series.x, series.y, kMaximumPoints, x.log(), y.log()));
   }
 
-  figure.text(0, 11, "tick", axis_title(chart.y));
+  if (!y_title.empty()) figure.text(0, 11, "tick", y_title);
   figure.text(plot.right, height - 4, "tick end", axis_title(chart.x));
   if (!any) {
     figure.line(plot.left, plot.bottom, plot.right, plot.bottom, "axis");
@@ -201,9 +217,10 @@ std::string render(const LineChart& chart, std::string_view id) {
   draw_bottom_axis(figure, x, plot.top, plot.bottom, false);
   figure.line(plot.left, plot.bottom, plot.right, plot.bottom, "axis");
   draw_markers(figure, chart, x, plot);
-  figure.draw(fmt::format("<clipPath id=\"{}-clip\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>"
-                          "</clipPath>\n<g clip-path=\"url(#{}-clip)\">\n",
-                          id, plot.left - 4, plot.top - 4, plot.right - plot.left + 8, plot.bottom - plot.top + 8, id));
+  figure.draw(fmt::format(
+      "<clipPath id=\"{}-clip\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>"
+      "</clipPath>\n<g clip-path=\"url(#{}-clip)\">\n",
+      id, plot.left - 4, plot.top - 4, plot.right - plot.left + 8, plot.bottom - plot.top + 8, id));
   figure.describe("Line chart.");
   for (size_t i = 0; i < chart.series.size(); ++i) {
     const auto& series = chart.series[i];
@@ -225,17 +242,20 @@ std::string render(const LineChart& chart, std::string_view id) {
 std::vector<double> smoothed(const std::vector<double>& values, double span) {
   require(span >= 1, "[report] smoothed: expected a span of at least 1, found {}", span);
   const double decay = 1 - 2 / (span + 1);
-  std::vector<double> out;
-  out.reserve(values.size());
+  const size_t n = values.size();
+  std::vector<double> sums(n), weights(n);
   double sum = 0, weight = 0;
-  for (const double value : values) {
-    if (!std::isfinite(value)) {
-      out.push_back(value);
-      continue;
-    }
-    sum = decay * sum + (1 - decay) * value;
-    weight = decay * weight + (1 - decay);
-    out.push_back(sum / weight);
+  const auto sweep = [&](size_t i) {  // what came before i in the sweep, then i itself
+    sum *= decay, weight *= decay;
+    sums[i] += sum, weights[i] += weight;
+    if (std::isfinite(values[i])) sum += values[i], weight += 1;
+  };
+  for (size_t i = 0; i < n; ++i) sweep(i);
+  sum = weight = 0;
+  for (size_t i = n; i-- > 0;) sweep(i);
+  std::vector<double> out = values;
+  for (size_t i = 0; i < n; ++i) {
+    if (std::isfinite(values[i])) out[i] = (sums[i] + values[i]) / (weights[i] + 1);
   }
   return out;
 }

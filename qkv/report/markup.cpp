@@ -13,7 +13,9 @@ namespace qkv {
 namespace {
 
 // A typographic minus, so that signs align with tabular figures.
-std::string with_minus(std::string text) { return text.starts_with('-') ? "\u2212" + text.substr(1) : text; }
+std::string with_minus(std::string text) {
+  return text.starts_with('-') ? "\u2212" + text.substr(1) : text;
+}
 
 std::string grouped(const std::string& digits) {
   const size_t sign = digits.starts_with('-') ? 1 : 0;
@@ -40,12 +42,23 @@ std::string escape_html(std::string_view text) {
   out.reserve(valid.size() + valid.size() / 8);
   for (const char c : valid) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&#39;"; break;
-      case '\r': break;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      case '\r':
+        break;
       default:
         if ((static_cast<unsigned char>(c) < 0x20 && c != '\t' && c != '\n') || c == 0x7f) {
           out += "\uFFFD";
@@ -57,7 +70,9 @@ std::string escape_html(std::string_view text) {
   return out;
 }
 
-std::string json_string(std::string_view text) { return dump_json(Json(std::string(text))); }
+std::string json_string(std::string_view text) {
+  return dump_json(Json(std::string(text)));
+}
 
 std::string format_scientific(double value, int decimals) {
   std::string text = fmt::format("{:.{}e}", value, decimals);
@@ -70,7 +85,8 @@ std::string format_number(double value, int significant) {
   if (std::isinf(value)) return value > 0 ? "∞" : "\u2212∞";
   if (value == 0) return "0";
   const double magnitude = std::abs(value);
-  if (magnitude < 1e15 && value == std::floor(value)) return with_minus(grouped(fmt::format("{:.0f}", value)));
+  if (magnitude < 1e15 && value == std::floor(value))
+    return with_minus(grouped(fmt::format("{:.0f}", value)));
   if (magnitude >= 1e7 || magnitude < 1e-3) {
     std::string text = fmt::format("{:.{}e}", value, significant - 1);
     const size_t e = text.find('e');

@@ -6,15 +6,16 @@
 
 namespace qkv {
 
-// `text` for element content and for attribute values in double or single quotes. Invalid UTF-8 and control characters
-// other than tab and newline become U+FFFD, so nothing in `text` can end an element, an attribute or the document.
+// `text` for element content and for attribute values in double or single quotes. Invalid UTF-8 and control
+// characters other than tab and newline become U+FFFD, so nothing in `text` can end an element, an attribute
+// or the document.
 std::string escape_html(std::string_view text);
 
 // A JSON string literal, quotes included.
 std::string json_string(std::string_view text);
 
-// `value` to about `significant` digits: "1,234,567", "3.142", "3e-4", "−0.5", "NaN", "∞". Whole numbers below 1e15 are
-// written out in full.
+// `value` to about `significant` digits: "1,234,567", "3.142", "3e-4", "−0.5", "NaN", "∞". Whole numbers
+// below 1e15 are written out in full.
 std::string format_number(double value, int significant = 4);
 
 // Large counts with a suffix: "950", "12.3k", "1.2M", "3.5B".

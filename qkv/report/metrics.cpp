@@ -37,7 +37,8 @@ class Reader {
 
  private:
   static void require_loss(const JsonView& line) {
-    require(line.json().contains("loss"), "{}: key 'loss': expected a number or null, found nothing", line.where());
+    require(line.json().contains("loss"), "{}: key 'loss': expected a number or null, found nothing",
+            line.where());
   }
 
   void add_train(const JsonView& line) {

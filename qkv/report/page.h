@@ -1,7 +1,7 @@
-// One self-contained HTML page: key figures, text, tables and charts, added in reading order. It opens from disk without
-// a network (its content policy forbids every request), follows the reader's light or dark scheme, prints, and shows
-// everything without scripts; the script adds the pointer's read-out, legend toggles and table sorting. All text is
-// escaped. The same input gives the same bytes.
+// One self-contained HTML page: key figures, text, tables and charts, added in reading order. It opens from
+// disk without a network (its content policy forbids every request), follows the reader's light or dark
+// scheme, prints, and shows everything without scripts; the script adds the pointer's read-out, legend
+// toggles and table sorting. All text is escaped. The same input gives the same bytes.
 #pragma once
 
 #include <limits>
@@ -25,8 +25,9 @@ using KeyValues = std::vector<std::pair<std::string, std::string>>;
 
 // A table cell: its text, and the number its column sorts by (NaN: sorts by text).
 struct Cell {
-  Cell(std::string text) : text(std::move(text)) {}  // NOLINT(google-explicit-constructor): rows are brace lists
-  Cell(const char* text) : text(text) {}             // NOLINT(google-explicit-constructor)
+  Cell(std::string text)
+      : text(std::move(text)) {}          // NOLINT(google-explicit-constructor): rows are brace lists
+  Cell(const char* text) : text(text) {}  // NOLINT(google-explicit-constructor)
   Cell(double number, std::string text) : text(std::move(text)), number(number) {}
   std::string text;
   double number = std::numeric_limits<double>::quiet_NaN();
@@ -56,7 +57,8 @@ class Page {
   void key_values(std::string_view title, const KeyValues& pairs, bool folded = false);
   // Throws Error naming the table if a row has another length than `columns`.
   void table(const Table& table);
-  // A passage of text with its line breaks, for example a model's answer: `lead` (what it was given) is set apart.
+  // A passage of text with its line breaks, for example a model's answer: `lead` (what it was given) is set
+  // apart.
   void passage(std::string_view label, std::string_view lead, std::string_view text);
   template <typename Chart>
   void chart(const Chart& chart) {

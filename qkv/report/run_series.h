@@ -22,7 +22,8 @@ std::vector<double> column(const std::vector<Record>& records, Member Record::*m
 
 inline std::vector<double> finite(const std::vector<double>& values) {
   std::vector<double> out;
-  std::copy_if(values.begin(), values.end(), std::back_inserter(out), [](double v) { return std::isfinite(v); });
+  std::copy_if(values.begin(), values.end(), std::back_inserter(out),
+               [](double v) { return std::isfinite(v); });
   return out;
 }
 
@@ -52,7 +53,9 @@ inline double median(const std::vector<double>& values) {
 }
 
 // Over how many of `n` noisy values a curve is smoothed; below 3, it is not.
-inline double smoothing_span(size_t n) { return static_cast<double>(n) / 50; }
+inline double smoothing_span(size_t n) {
+  return static_cast<double>(n) / 80;
+}
 
 inline std::vector<double> smoothed_for_display(const std::vector<double>& values) {
   const double span = smoothing_span(values.size());
@@ -79,7 +82,9 @@ inline std::vector<double> in_unit(std::vector<double> values, const Unit& unit)
 }
 
 // Positive values that span so much that a linear axis would hide the small ones.
-inline bool wants_log(const std::vector<double>& values) { return smallest(values) > 0 && largest(values) > 30 * smallest(values); }
+inline bool wants_log(const std::vector<double>& values) {
+  return smallest(values) > 0 && largest(values) > 30 * smallest(values);
+}
 
 // The evaluation with the lowest loss, or null.
 inline const EvalPoint* best_eval(const TrainingReport& report) {
@@ -91,7 +96,8 @@ inline const EvalPoint* best_eval(const TrainingReport& report) {
 }
 
 inline int64_t last_step(const TrainingReport& report) {
-  return std::max(report.train.empty() ? 0 : report.train.back().step, report.eval.empty() ? 0 : report.eval.back().step);
+  return std::max(report.train.empty() ? 0 : report.train.back().step,
+                  report.eval.empty() ? 0 : report.eval.back().step);
 }
 
 inline int64_t last_tokens(const TrainingReport& report) {

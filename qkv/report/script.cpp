@@ -1,4 +1,5 @@
-// The script of report pages: the pointer's read-out on line charts (arrow keys too), legend toggles, table sorting.
+// The script of report pages: the pointer's read-out on line charts (arrow keys too), legend toggles, table
+// sorting.
 
 #include "qkv/report/assets.h"
 

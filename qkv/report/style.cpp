@@ -39,7 +39,7 @@ main>p{max-width:72ch;overflow-wrap:anywhere}
 .tiles dd{margin:2px 0 0;font-size:23px;line-height:1.3;font-weight:600;letter-spacing:-.01em;overflow-wrap:anywhere}
 .tiles small{display:block;color:var(--faint);font-size:12.5px;font-weight:400;letter-spacing:0;line-height:1.4}
 .card,.chart{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:18px 20px}
-.chart{position:relative}
+.chart{position:relative;display:flex;flex-direction:column}
 summary{cursor:pointer;font-weight:600}
 .chart summary{color:var(--faint);font-size:13px;font-weight:400;width:max-content}
 .chart details{margin-top:6px}
@@ -48,15 +48,18 @@ summary{cursor:pointer;font-weight:600}
 .pairs dt{color:var(--soft);overflow-wrap:anywhere}
 .pairs dd{margin:0;text-align:right;overflow-wrap:anywhere;min-width:30%}
 .scroll{overflow-x:auto;margin-top:10px}
-.chart .scroll{max-height:320px;overflow-y:auto}
-table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{padding:6px 12px;text-align:left;border-bottom:1px solid var(--grid);vertical-align:baseline;overflow-wrap:anywhere}
+.tall,.chart .scroll{max-height:400px;overflow-y:auto}
+.tall thead th,.chart .scroll thead th{position:sticky;top:0;background:var(--card)}
+table{border-collapse:collapse;font-size:14px}
+th,td{padding:6px 13px;text-align:left;border-bottom:1px solid var(--grid);vertical-align:baseline;overflow-wrap:break-word}
+td:first-child{min-width:10ch}
 th:first-child,td:first-child{padding-left:0}
 th:last-child,td:last-child{padding-right:0}
-thead th{color:var(--soft);font-weight:500;font-size:13px;border-bottom:1px solid var(--axis)}
+thead th{white-space:normal;vertical-align:bottom;color:var(--soft);font-weight:500;font-size:13px;border-bottom:1px solid var(--axis)}
 tbody th{font-weight:400}
 tbody tr:last-child>*{border-bottom:0}
-.number{text-align:right;white-space:nowrap}
+.number{text-align:right}
+td.number{white-space:nowrap}
 th button{all:unset;cursor:pointer}
 th button:hover{color:var(--ink)}
 th button:focus-visible,.legend button:focus-visible,summary:focus-visible,.plot svg:focus-visible{outline:2px solid var(--s0);outline-offset:3px;border-radius:3px}
@@ -68,10 +71,10 @@ th[aria-sort=descending] button::after{content:" \2193"}
 .legend svg{margin-right:7px;vertical-align:-0.5px}
 .legend button{all:unset;cursor:pointer}
 .legend button[aria-pressed=false]{opacity:.4;text-decoration:line-through}
-.plot{position:relative;margin-top:12px;overflow-x:auto}
+.plot{margin-top:auto;padding-top:12px;overflow-x:auto}
 .plot>svg{display:block;width:100%;height:auto;overflow:visible}
 .plot text{font-size:11.5px;fill:var(--soft)}
-.plot .label{fill:var(--ink);font-size:12.5px}
+.plot .label{fill:var(--ink)}
 .plot .empty{fill:var(--faint);font-size:14px}
 .middle{text-anchor:middle}.end{text-anchor:end}
 .grid{stroke:var(--grid)}.axis{stroke:var(--axis)}
@@ -80,7 +83,8 @@ th[aria-sort=descending] button::after{content:" \2193"}
 .line{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
 .alt .line{stroke-dasharray:7 3}
 .dashed .line{stroke-dasharray:4 4}
-.faint .line{stroke-width:1;stroke-opacity:.32}
+.faint .line{stroke-width:1;stroke-opacity:.38}
+.legend .faint .line{stroke-width:1.8}
 .faint .dot{fill-opacity:.32}
 .dot{fill:var(--c);stroke:var(--card);stroke-width:1}
 .bar{fill:var(--c);fill-opacity:.88}
@@ -104,15 +108,15 @@ padding:7px 10px;font-size:12.5px;line-height:1.5;box-shadow:0 3px 12px rgb(0 0 
 .c3,.c4,.c5{grid-template-columns:repeat(2,1fr)}
 .chart:not(.half) .plot>svg{min-width:720px}.chart.half .plot>svg{min-width:400px}}
 @media print{@page{margin:14mm}body{background:none;font-size:12px}main{padding:0;max-width:none;gap:12px}
-.card,.chart,.tiles{break-inside:avoid}h2{break-after:avoid}.chart details{display:none}
+.card,.chart,.tiles{break-inside:avoid}h2{break-after:avoid}.chart details{display:none}.tall{max-height:none;overflow:visible}
 svg,.tiles,.legend{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 )css";
 
 }  // namespace
 
 std::string page_style() {
-  return std::string(kLight) + heat_style(false) + "@media screen and (prefers-color-scheme:dark){\n" + kDark +
-         heat_style(true) + "}\n" + kRules;
+  return std::string(kLight) + heat_style(false) + "@media screen and (prefers-color-scheme:dark){\n" +
+         kDark + heat_style(true) + "}\n" + kRules;
 }
 
 }  // namespace qkv

@@ -1,4 +1,5 @@
-// What a training run did, as a page: read from the `metrics.jsonl` the trainer appends to, or filled in by the caller.
+// What a training run did, as a page: read from the `metrics.jsonl` the trainer appends to, or filled in by
+// the caller.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 // Numbers that were not recorded are kUnknown (NaN).
 struct TrainPoint {
   int64_t step = 0;
-  int64_t tokens = 0;  // seen since the run began
+  int64_t tokens = 0;      // seen since the run began
   double loss = kUnknown;  // mean over the step's target tokens, nats
   double learning_rate = kUnknown;
   double grad_norm = kUnknown;  // before clipping
@@ -70,13 +71,15 @@ struct TrainingReport {
 };
 
 // Fills train, eval and events from a metrics file: one JSON object a line, told apart by "kind".
-//   {"kind": "train", "step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "mfu", "memory_bytes", "elapsed_seconds"}
+//   {"kind": "train", "step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "mfu",
+//   "memory_bytes", "elapsed_seconds"}
 //   {"kind": "eval", "step", "tokens", "loss", "perplexity", "best"}
 //   {"kind": "event", "step", "text"}
-// null stands for a number that is unknown or not finite; "step" must be there, and "loss" in the first two; other kinds
-// and keys are ignored, and so are empty lines. A step that is not larger than the one before (a resumed run) replaces
-// the earlier records from that step on, and an elapsed time that starts again is added to what went before. A last line
-// that a crash cut short (no line end, not valid JSON) is ignored; any other malformed line throws Error `<file>:<line>: ...`.
+// null stands for a number that is unknown or not finite; "step" must be there, and "loss" in the first two;
+// other kinds and keys are ignored, and so are empty lines. A step that is not larger than the one before (a
+// resumed run) replaces the earlier records from that step on, and an elapsed time that starts again is added
+// to what went before. A last line that a crash cut short (no line end, not valid JSON) is ignored; any other
+// malformed line throws Error `<file>:<line>: ...`.
 TrainingReport read_metrics(const std::string& metrics_jsonl);
 
 // Writes the page. Throws Error naming the path.
@@ -90,8 +93,9 @@ struct NamedRun {
   std::string metrics{};
 };
 
-// Several runs in one page: losses by tokens (by step where tokens were not recorded) and by wall time, differences from
-// the first run at the steps both have, speed and memory. Throws Error without a run, or as read_metrics() does.
+// Several runs in one page: losses by tokens (by step where tokens were not recorded) and by wall time,
+// differences from the first run at the steps both have, speed and memory. Throws Error without a run, or as
+// read_metrics() does.
 void write_comparison_report(const std::string& path, const std::vector<NamedRun>& runs);
 
 }  // namespace qkv
