@@ -1,0 +1,39 @@
+#include "qkv/models/model.h"
+
+#include "qkv/tensor/ops.h"
+
+namespace qkv {
+
+Tensor Model::logits(const Tensor& hidden) const {
+  Tensor y = ops::cast(ops::linear(hidden, head()), DType::f32);
+  const ops::CrossEntropyOptions options = logit_options();
+  return options.logit_scale == 1 ? y : ops::scale(y, options.logit_scale);
+}
+
+int64_t Model::parameter_count() {
+  int64_t count = 0;
+  visit("", [&](const std::string&, Tensor& parameter) { count += parameter.elements(); });
+  return count;
+}
+
+int64_t Model::matrix_parameter_count() {
+  const int64_t embedding = info().vocabulary * info().channels;
+  return parameter_count() - (info().tied_embeddings ? 0 : embedding);
+}
+
+double Model::training_flops_per_token(double context) {
+  const ModelInfo& m = info();
+  return 6.0 * static_cast<double>(matrix_parameter_count()) +
+         6.0 * static_cast<double>(m.layers * m.heads * m.head_dim) * context;
+}
+
+void Model::set_trainable(bool trainable) {
+  visit("", [&](const std::string&, Tensor& parameter) { parameter.set_requires_grad(trainable); });
+}
+
+std::string numbered(const std::string& pattern, int64_t layer) {
+  const size_t at = pattern.find("{}");
+  return at == std::string::npos ? pattern : pattern.substr(0, at) + std::to_string(layer) + pattern.substr(at + 2);
+}
+
+}  // namespace qkv

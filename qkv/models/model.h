@@ -1,0 +1,62 @@
+// A language model: one forward for training, prefill, decoding and batched serving.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "qkv/core/json.h"
+#include "qkv/nn/module.h"
+#include "qkv/nn/pass.h"
+
+namespace qkv {
+
+// What every architecture can say about itself.
+struct ModelInfo {
+  std::string architecture;  // Hugging Face class, for example "LlamaForCausalLM"
+  std::string model_type;    // "llama"
+  int64_t vocabulary = 0, channels = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
+  int64_t max_positions = 0;
+  bool tied_embeddings = false;
+};
+
+// One row of an architecture's weight table: the same tensor's name here, in Hugging Face checkpoints and in GGUF. "{}" is
+// the layer number. Loading, saving and converting are all this table.
+struct WeightRow {
+  enum class GgufTransform { none, rope_permute_q, rope_permute_k };
+  std::string name;
+  std::string hf;
+  std::string gguf;
+  GgufTransform transform = GgufTransform::none;
+};
+
+class Model : public Module {
+ public:
+  virtual const ModelInfo& info() const = 0;
+  // tokens (T) -> final hidden states (T, C), normed: what the vocabulary head multiplies.
+  virtual Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const = 0;
+  // The vocabulary matrix (V, C); the embedding itself where tied.
+  virtual const Tensor& head() const = 0;
+  // Scale and softcap that turn products with head() into logits.
+  virtual ops::CrossEntropyOptions logit_options() const { return {}; }
+  // (T, V) f32 logits of hidden states.
+  virtual Tensor logits(const Tensor& hidden) const;
+  virtual SequenceState make_state() const = 0;
+  virtual const std::vector<WeightRow>& weight_table() const = 0;
+  // config.json that loads this model in Hugging Face transformers.
+  virtual Json hf_config() const = 0;
+
+  int64_t parameter_count();
+  // Parameters without the input embedding (unless it is also the head): what costs arithmetic.
+  int64_t matrix_parameter_count();
+  // Forward and backward floating-point operations per token at `context` tokens of attention: 6 per matrix parameter, and
+  // 12 x layers x heads x head_dim x context, halved for causality (PaLM, arXiv 2204.02311, appendix B).
+  double training_flops_per_token(double context);
+  void set_trainable(bool trainable);
+};
+
+// The row's names for layer `layer`.
+std::string numbered(const std::string& pattern, int64_t layer);
+
+}  // namespace qkv

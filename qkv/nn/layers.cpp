@@ -1,0 +1,56 @@
+#include "qkv/nn/layers.h"
+
+#include "qkv/core/error.h"
+
+namespace qkv {
+
+Linear::Linear(int64_t inputs, int64_t outputs, bool bias)
+    : weight_(std::make_unique<DenseWeight>(Shape{outputs, inputs})), bias_(bias ? Tensor::zeros({outputs}) : Tensor()) {}
+
+void Linear::visit(const std::string& prefix, const ParameterVisitor& visitor) {
+  weight_->visit(prefix, visitor);
+  if (bias_.defined()) visitor(prefix + "bias", bias_);
+}
+
+void Linear::set_weight(std::unique_ptr<Weight> weight) {
+  require(weight->shape() == weight_->shape(), "linear: expected a weight of shape {}, found {}", weight_->shape().str(),
+          weight->shape().str());
+  weight_ = std::move(weight);
+}
+
+GatedMlp::GatedMlp(int64_t channels, int64_t hidden, Activation activation, bool bias)
+    : gate_(channels, hidden, bias), up_(channels, hidden, bias), down_(hidden, channels, bias), activation_(activation) {}
+
+Tensor GatedMlp::forward(const Tensor& x) const {
+  return down_.forward(ops::gated(gate_.forward(x), up_.forward(x), activation_));
+}
+
+void GatedMlp::visit(const std::string& prefix, const ParameterVisitor& visitor) {
+  gate_.visit(prefix + "gate.", visitor);
+  up_.visit(prefix + "up.", visitor);
+  down_.visit(prefix + "down.", visitor);
+}
+
+Activation activation_from_name(const std::string& name) {
+  if (name == "silu" || name == "swish") return Activation::silu;
+  if (name == "gelu") return Activation::gelu_erf;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::gelu_tanh;
+  if (name == "quick_gelu") return Activation::quick_gelu;
+  if (name == "relu") return Activation::relu;
+  if (name == "relu2") return Activation::relu2;
+  fail("activation: expected silu, gelu, gelu_new, quick_gelu, relu or relu2, found '{}'", name);
+}
+
+std::string activation_name(Activation activation) {
+  switch (activation) {
+    case Activation::silu: return "silu";
+    case Activation::gelu_erf: return "gelu";
+    case Activation::gelu_tanh: return "gelu_pytorch_tanh";
+    case Activation::quick_gelu: return "quick_gelu";
+    case Activation::relu: return "relu";
+    case Activation::relu2: return "relu2";
+  }
+  return "?";
+}
+
+}  // namespace qkv

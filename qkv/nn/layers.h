@@ -1,0 +1,54 @@
+// The small layers every architecture is made of: Linear, norms, the gated feed-forward network.
+#pragma once
+
+#include <memory>
+
+#include "qkv/nn/weight.h"
+#include "qkv/tensor/ops.h"
+
+namespace qkv {
+
+// y (T, N) = x (T, K) W^T + b.
+class Linear : public Module {
+ public:
+  Linear(int64_t inputs, int64_t outputs, bool bias);
+  Tensor forward(const Tensor& x) const { return weight_->apply(x, bias_); }
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  Weight& weight() { return *weight_; }
+  const Weight& weight() const { return *weight_; }
+  // Puts another kind of weight of the same shape in place (quantized, adapted).
+  void set_weight(std::unique_ptr<Weight> weight);
+
+ private:
+  std::unique_ptr<Weight> weight_;
+  Tensor bias_;  // (N) or undefined
+};
+
+class RmsNorm : public Module {
+ public:
+  RmsNorm(int64_t channels, float eps) : weight_(Tensor::full({channels}, 1.0f)), eps_(eps) {}
+  Tensor forward(const Tensor& x) const { return ops::rms_norm(x, weight_, eps_); }
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override { visitor(prefix + "weight", weight_); }
+
+ private:
+  Tensor weight_;  // (C)
+  float eps_;
+};
+
+// down(f(gate(x)) * up(x)): SwiGLU when f is SiLU.
+class GatedMlp : public Module {
+ public:
+  GatedMlp(int64_t channels, int64_t hidden, Activation activation, bool bias);
+  Tensor forward(const Tensor& x) const;  // (T, C) -> (T, C)
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+
+ private:
+  Linear gate_, up_, down_;
+  Activation activation_;
+};
+
+// Hugging Face's names: "silu"/"swish", "gelu", "gelu_new"/"gelu_pytorch_tanh", "quick_gelu", "relu", "relu2". Error otherwise.
+Activation activation_from_name(const std::string& name);
+std::string activation_name(Activation activation);
+
+}  // namespace qkv

@@ -1,0 +1,33 @@
+// One call of a model: which tokens belong together, where they stand, and whether their sequences have a past.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "qkv/nn/state.h"
+#include "qkv/tensor/ops.h"
+
+namespace qkv {
+
+struct Pass {
+  ops::PackedSequences sequences;    // tokens are packed (T, C), never padded
+  std::vector<int32_t> positions;    // (T)
+  std::vector<SequenceState*> states;  // one per sequence, or empty: whole sequences (training, evaluation)
+  DType compute_type = DType::f32;   // of activations: f32 or bf16
+
+  // Training only.
+  float dropout = 0;           // probability
+  uint64_t dropout_seed = 0;   // the mask of layer l's site s is the stream dropout_stream + 16 l + s of this seed
+  uint64_t dropout_stream = 0;
+  bool checkpoint_activations = false;  // keep only each block's input, run blocks again in backward
+
+  bool incremental() const { return !states.empty(); }
+  int64_t tokens() const { return static_cast<int64_t>(positions.size()); }
+
+  // Whole sequences of the given lengths, positions counting from 0 in each.
+  static Pass whole(const std::vector<int64_t>& lengths);
+  // One sequence's next n tokens, continuing its state.
+  static Pass next(SequenceState& state, int64_t n);
+};
+
+}  // namespace qkv

@@ -1,0 +1,39 @@
+// What a Linear owns: something that multiplies. Dense today; block-quantized, adapter-decorated and sharded weights
+// implement the same interface, so a model is never written twice.
+#pragma once
+
+#include <memory>
+
+#include "qkv/nn/module.h"
+
+namespace qkv {
+
+class Weight : public Module {
+ public:
+  // (outputs N, inputs K).
+  virtual Shape shape() const = 0;
+  // y (T, N) = x (T, K) W^T + bias (N) or none; recorded on the tape.
+  virtual Tensor apply(const Tensor& x, const Tensor& bias) const = 0;
+  // dx (T, K) = dy (T, N) W; off the tape.
+  virtual Tensor apply_backward_input(const Tensor& dy) const = 0;
+  // The matrix as f32 (N, K); off the tape.
+  virtual Tensor dequantize() const = 0;
+};
+
+// A plain matrix: f32 master for training, any floating type for inference.
+class DenseWeight : public Weight {
+ public:
+  explicit DenseWeight(Shape shape);
+  explicit DenseWeight(Tensor matrix);
+  Shape shape() const override { return matrix_.shape(); }
+  Tensor apply(const Tensor& x, const Tensor& bias) const override;
+  Tensor apply_backward_input(const Tensor& dy) const override;
+  Tensor dequantize() const override;
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  const Tensor& matrix() const { return matrix_; }
+
+ private:
+  Tensor matrix_;  // (N, K)
+};
+
+}  // namespace qkv
