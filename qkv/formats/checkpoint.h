@@ -19,9 +19,9 @@ namespace qkv {
 struct TensorEntry {
   std::string name;
   DType type = DType::f32;
-  Shape shape;
-  uint64_t bytes = 0;  // of the data; writers compute it themselves
-  std::string file;    // the name (no directory) of the file that holds it; writers ignore it
+  Shape shape = {};
+  uint64_t bytes = 0;     // of the data; writers compute it themselves
+  std::string file = {};  // the name (no directory) of the file that holds it; writers ignore it
 };
 
 // Bytes of a tensor. Throws Error when the last dimension is no multiple of a block type's length, or past 2^63 bytes.
