@@ -9,8 +9,30 @@
 
 #include "qkv/core/error.h"
 
+// libgomp's barriers are invisible to the thread sanitizer. Under it, the two functions below tell of a parallel
+// region's fork and join, and the functions that hold the regions (whose captured variables pass through libgomp) are
+// not instrumented; loop bodies are.
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define QKV_UNINSTRUMENTED __attribute__((no_sanitize("thread"), noinline))
+#else
+#define QKV_UNINSTRUMENTED
+#endif
+
 namespace qkv {
 namespace {
+
+inline void happens_before([[maybe_unused]] void* point) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_release(point);
+#endif
+}
+
+inline void happens_after([[maybe_unused]] void* point) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_acquire(point);
+#endif
+}
 
 // Keeps the first exception of a parallel region: one must not cross an OpenMP boundary.
 class FirstException {
@@ -37,7 +59,7 @@ void set_num_threads(int n) {
   omp_set_num_threads(n);
 }
 
-void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
+QKV_UNINSTRUMENTED void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
   if (n <= 0) return;
   grain = std::max<int64_t>(grain, 1);
   const int64_t blocks = (n + grain - 1) / grain;
@@ -47,21 +69,28 @@ void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> 
     return;
   }
   FirstException error;
+  char fork = 0, join = 0;
+  happens_before(&fork);
 #pragma omp parallel num_threads(static_cast<int>(parts))
   {
-    const int64_t part = omp_get_thread_num();
-    const int64_t begin = std::min(n, blocks * part / parts * grain);
-    const int64_t end = std::min(n, blocks * (part + 1) / parts * grain);
-    try {
-      if (begin < end) body(begin, end);
-    } catch (...) {
-      error.keep();
+    happens_after(&fork);
+    // The runtime may give fewer threads than asked for (OMP_THREAD_LIMIT): then a thread takes several parts.
+    for (int64_t part = omp_get_thread_num(); part < parts; part += omp_get_num_threads()) {
+      const int64_t begin = std::min(n, blocks * part / parts * grain);
+      const int64_t end = std::min(n, blocks * (part + 1) / parts * grain);
+      try {
+        if (begin < end) body(begin, end);
+      } catch (...) {
+        error.keep();
+      }
     }
+    happens_before(&join);
   }
+  happens_after(&join);
   error.rethrow();
 }
 
-void parallel_items(int64_t n, FunctionRef<void(int64_t, int)> body) {
+QKV_UNINSTRUMENTED void parallel_items(int64_t n, FunctionRef<void(int64_t, int)> body) {
   if (n <= 0) return;
   const int threads = static_cast<int>(std::min<int64_t>(n, num_threads()));
   if (threads <= 1 || omp_in_parallel()) {
@@ -70,15 +99,20 @@ void parallel_items(int64_t n, FunctionRef<void(int64_t, int)> body) {
   }
   FirstException error;
   std::atomic<int64_t> next{0};
+  char fork = 0, join = 0;
+  happens_before(&fork);
 #pragma omp parallel num_threads(threads)
   {
+    happens_after(&fork);
     try {
       for (int64_t i = next++; i < n; i = next++) body(i, omp_get_thread_num());
     } catch (...) {
       error.keep();
       next = n;
     }
+    happens_before(&join);
   }
+  happens_after(&join);
   error.rethrow();
 }
 
