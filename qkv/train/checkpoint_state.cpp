@@ -1,0 +1,110 @@
+#include "qkv/train/checkpoint_state.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "qkv/core/atomic_file.h"
+#include "qkv/core/error.h"
+#include "qkv/formats/hf_directory.h"
+#include "qkv/models/weights.h"
+#include "qkv/train/trainer.h"
+
+namespace qkv {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kStateFile = "trainer_state.json";
+constexpr const char* kOptimizerDirectory = "optimizer";
+
+}  // namespace
+
+void save_training_state(const std::string& path, Bundle& bundle, AdamW& optimizer, const TrainerProgress& progress,
+                         const Json& recipe_state, const Json& resolved_config) {
+  AtomicDirectory target(path);
+  save_bundle(target.path(), *bundle.model, bundle.tokenizer.get());
+  const std::string optimizer_path = target.path() + "/" + kOptimizerDirectory;
+  fs::create_directories(optimizer_path);
+  std::vector<TensorEntry> entries;
+  std::vector<Tensor> tensors;
+  optimizer.visit_state([&](const std::string& name, Tensor& state) {
+    TensorEntry entry;
+    entry.name = name;
+    entry.shape = state.shape();
+    entries.push_back(entry);
+    tensors.push_back(state);
+  });
+  size_t next = 0;
+  if (!entries.empty()) write_hf_weights(optimizer_path, entries, [&](const TensorEntry&) { return tensors[next++]; });
+  Json state = {{"step", progress.step},
+                {"tokens", progress.tokens},
+                {"best_valid_loss", std::isfinite(progress.best_valid_loss) ? Json(progress.best_valid_loss) : Json(nullptr)},
+                {"best_step", progress.best_step},
+                {"evaluations_without_gain", progress.evaluations_without_gain},
+                {"elapsed_seconds", progress.elapsed_seconds},
+                {"optimizer_steps", optimizer.steps()},
+                {"recipe", recipe_state},
+                {"config", resolved_config}};
+  save_json(target.path() + "/" + kStateFile, state);
+  target.commit();
+}
+
+void load_training_state(const std::string& path, Model& model, AdamW& optimizer, TrainerProgress& progress, Json& recipe_state) {
+  const Json json = load_json(path + "/" + kStateFile);
+  const JsonView state(json, path + "/" + kStateFile);
+  progress.step = state.integer("step");
+  progress.tokens = state.integer("tokens");
+  progress.best_valid_loss = state.number_or("best_valid_loss", std::numeric_limits<double>::infinity());
+  progress.best_step = state.integer("best_step");
+  progress.evaluations_without_gain = state.integer_or("evaluations_without_gain", 0);
+  progress.elapsed_seconds = state.number("elapsed_seconds");
+  recipe_state = state.object("recipe").json();
+
+  // The optimizer holds the parameters' tensors, so their data is replaced in place.
+  const auto weights = open_checkpoint(path);
+  model.visit("", [&](const std::string& name, Tensor& parameter) {
+    const std::string wanted = hf_name(model, name);
+    const Tensor stored = weights->read(wanted);
+    require(stored.shape() == parameter.shape() && stored.dtype() == DType::f32, "{}: tensor '{}': expected f32 {}, found {}", path, wanted,
+            parameter.shape().str(), describe(stored));
+    parameter.copy_from(stored);
+    parameter.mark_modified();
+  });
+  optimizer.restore(state.integer("optimizer_steps"));
+  if (optimizer.steps() == 0) return;
+  const auto states = open_checkpoint(path + "/" + kOptimizerDirectory + "/model.safetensors");
+  optimizer.visit_state([&](const std::string& name, Tensor& moment) {
+    const Tensor stored = states->read(name);
+    require(stored.shape() == moment.shape() && stored.dtype() == DType::f32, "{}: optimizer state '{}': expected f32 {}, found {}", path, name,
+            moment.shape().str(), describe(stored));
+    moment.copy_from(stored);
+  });
+}
+
+std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string& output) {
+  std::vector<std::pair<int64_t, std::string>> result;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(output + "/checkpoints", ignored)) {
+    const std::string name = entry.path().filename().string();
+    constexpr std::string_view prefix = "step-";
+    if (name.rfind(prefix, 0) != 0 || name.find_first_not_of("0123456789", prefix.size()) != std::string::npos) continue;
+    if (!fs::exists(entry.path() / kStateFile)) continue;
+    result.emplace_back(std::stoll(name.substr(prefix.size())), entry.path().string());
+  }
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+std::string newest_checkpoint(const std::string& output) {
+  const auto all = list_checkpoints(output);
+  return all.empty() ? "" : all.back().second;
+}
+
+Json checkpoint_config(const std::string& checkpoint) {
+  const Json json = load_json(checkpoint + "/" + kStateFile);
+  return JsonView(json, checkpoint + "/" + kStateFile).object("config").json();
+}
+
+}  // namespace qkv

@@ -1,0 +1,105 @@
+// The one training loop. What differs between kinds of training (pretraining, fine-tuning, preference learning) is a Recipe:
+// where batches come from and what their loss is. The loop owns accumulation, clipping, schedules, evaluation, checkpoints,
+// exact resume, interruption and metrics.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "qkv/core/config.h"
+#include "qkv/models/bundle.h"
+#include "qkv/train/optimizer.h"
+#include "qkv/train/schedule.h"
+
+namespace qkv {
+
+// One forward's worth of work, prepared before its loss is computed.
+struct MicroBatch {
+  virtual ~MicroBatch() = default;
+  int64_t tokens = 0;   // that go through the model
+  double counted = 0;   // what the step's loss is divided by, summed over its micro-batches (target tokens)
+  double context = 0;   // mean attention span, for FLOP counts
+};
+
+struct EvaluationResult {
+  double loss = 0;  // mean per counted token, nats
+  int64_t tokens = 0;
+};
+
+class Recipe {
+ public:
+  virtual ~Recipe() = default;
+  virtual const char* name() const = 0;
+  // The next micro-batch of the stream, advancing its cursor.
+  virtual std::unique_ptr<MicroBatch> next() = 0;
+  // Sum (not mean) of the batch's losses, one element, on the tape. `dropout_stream` is unique to this call of the run.
+  virtual Tensor loss(const MicroBatch& batch, uint64_t dropout_stream) = 0;
+  virtual EvaluationResult evaluate() = 0;
+  // The data cursor.
+  virtual Json state() const = 0;
+  virtual void restore(const Json& state) = 0;
+};
+
+struct TrainerConfig {
+  int64_t steps = 1000;
+
+  int64_t accumulation = 1;
+  double clip_norm = 1.0;  // 0: off
+  uint64_t seed = 0;
+  AdamWConfig optimizer;
+  ScheduleConfig schedule;  // total_steps and warmup_steps are resolved before training
+  int64_t log_interval = 10, eval_interval = 100, checkpoint_interval = 0;  // steps; 0: only at the end
+  int64_t keep_last = 2;             // checkpoints beside the best one
+  int64_t early_stop_patience = 0;   // evaluations without improvement; 0: off
+  DType save_type = DType::f32;      // of the exported model
+};
+
+struct TrainResult {
+  int64_t steps = 0, tokens = 0;
+  double train_loss = 0, valid_loss = 0, best_valid_loss = 0;
+  double seconds = 0, tokens_per_second = 0, mfu = 0;
+  uint64_t peak_tensor_bytes = 0, peak_resident_bytes = 0;
+  bool interrupted = false, stopped_early = false;
+  std::string model_path, report_path;
+};
+
+class Trainer {
+ public:
+  // `output` is the run's directory: checkpoints/step-N, model/, metrics.jsonl, report.html, config.yaml. `resolved` is the
+  // whole configuration, for the report and for the check that a resumed run is the same run.
+  Trainer(Bundle& bundle, Recipe& recipe, const TrainerConfig& config, std::string output, Json resolved);
+  ~Trainer();
+
+  // Continues from the newest checkpoint in `output`; false if there is none.
+  bool resume();
+  TrainResult run();
+
+ private:
+  struct State;
+  struct StepNumbers;
+  StepNumbers train_step();
+  bool evaluate_and_note();
+  void save_checkpoint();
+  void rotate_checkpoints();
+  void append_metrics(const Json& line);
+  void print_progress(const StepNumbers& numbers);
+  void write_report(const TrainResult& result) const;
+  void export_model(TrainResult& result);
+
+  Bundle& bundle_;
+  Recipe& recipe_;
+  TrainerConfig config_;
+  std::string output_;
+  std::unique_ptr<Json> resolved_;
+  AdamW optimizer_;
+  std::unique_ptr<State> state_;
+};
+
+// The newest complete checkpoint under `output`; "" if there is none.
+std::string newest_checkpoint(const std::string& output);
+// The resolved configuration recorded in a checkpoint.
+Json checkpoint_config(const std::string& checkpoint);
+
+}  // namespace qkv
