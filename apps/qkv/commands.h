@@ -1,0 +1,18 @@
+// The verbs of the program. Each function adds one to the command line; its callback runs when it was asked for, prints
+// results on standard output and throws Error for bad input.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace qkv {
+
+void add_generate(CLI::App& app);   // cmd_generate.cpp
+void add_chat(CLI::App& app);       // cmd_chat.cpp
+void add_tokenizer(CLI::App& app);  // cmd_tokenizer.cpp
+void add_data(CLI::App& app);       // cmd_data.cpp
+void add_info(CLI::App& app);       // cmd_info.cpp
+void add_train(CLI::App& app);      // cmd_train.cpp
+
+}  // namespace qkv
