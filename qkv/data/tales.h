@@ -49,7 +49,8 @@ struct Options {
 // Throws Error naming the option unless the options can be met.
 void check(const Options& options);
 
-// True if facts with this key belong to the held-out split (about one key in eight).
+// True if facts with this key belong to the held-out split (about one key in eight, of arithmetic one in
+// five).
 bool held_out(std::string_view key);
 
 struct Document {
@@ -99,9 +100,12 @@ struct Instruction {
   std::string kind;        // "tell_story", "sentence_with_words", "list", ...
   std::string prompt;      // what the user says
   std::string completion;  // a right reply
-  // How a reply is checked: it equals one of `accepted` (if not empty), contains all of `required` as whole
-  // words, and names `list_count` different members of `list_members` (if not 0).
+  // How a reply is checked: its first line equals one of `accepted` (if not empty; with `short_answer` by the
+  // rule of is_correct(Question), `numeric` as there), it contains all of `required` as whole words, and it
+  // names `list_count` different members of `list_members` (if not 0).
   std::vector<std::string> accepted;
+  bool short_answer = false;
+  bool numeric = false;
   std::vector<std::string> required;
   std::vector<std::string> list_members;
   int list_count = 0;
@@ -138,6 +142,7 @@ struct FactQuestion {
   std::string prompt;  // the question alone
   std::string answer;
   std::vector<std::string> accepted;
+  bool numeric = false;
   int hops = 1;                        // 1: one document answers it; 2: two are needed
   std::vector<std::string> documents;  // ids of those
 };

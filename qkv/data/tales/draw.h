@@ -24,7 +24,6 @@ enum class Purpose : uint64_t {
   asked_instruction,
   preference,
   world,
-  sft,
 };
 
 struct Draw {

@@ -315,8 +315,9 @@ void scene_moved(Scene& s) {
   const std::string& name = facts[mover].who.name;
   s.sentences.push_back("Then " + name + " went to the " + then->noun + ".");
   for (int i = 0; i < 2; ++i) {
-    s.ask("where_now", "Where is " + facts[i].who.name + " now?",
-          place_answers(i == mover ? *then : *facts[i].value), 3);
+    auto answers = place_answers(i == mover ? *then : *facts[i].value);
+    std::swap(answers[0], answers[2]);
+    s.ask("where_now", "Where is " + facts[i].who.name + " now?", answers, 3);
   }
   s.ask("where", "Where did " + name + " go first?", place_answers(*facts[mover].value), 3);
 }
@@ -443,8 +444,9 @@ const std::vector<QuestionKind>& passage_kinds() {
 }
 
 Passage make_passage(Draw& draw, std::string_view kind) {
+  const size_t others = draw.keys.size();
   for (;;) {
-    draw.keys.clear();
+    draw.keys.resize(others);
     Scene scene(draw);
     draw_scene(draw.rng, kind).make(scene);
     const bool has = kind.empty() ? !scene.questions.empty()

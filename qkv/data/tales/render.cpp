@@ -101,7 +101,8 @@ void render(std::string_view text, const Bindings& bindings, Rng& rng, std::stri
       render_slot(text.substr(i + 1, close - i - 1), bindings, out);
       i = close + 1;
     } else {
-      const size_t end = std::min(text.find_first_of("[{", i), text.size());
+      size_t end = i + 1;
+      while (end < text.size() && text[end] != '[' && text[end] != '{') ++end;
       out.append(text, i, end - i);
       i = end;
     }

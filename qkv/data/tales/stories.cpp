@@ -18,7 +18,7 @@ const std::vector<std::string>& pets() {
   return all;
 }
 const std::vector<std::string>& skills() {
-  static const auto all = split_words("swim whistle skate juggle dance climb paddle somersault");
+  static const auto all = split_words("swim whistle skate juggle dance climb paint sew");
   return all;
 }
 const std::vector<std::string>& adults() {
@@ -86,6 +86,12 @@ Bindings bind(const Plot& plot, const Cast& cast, Rng& rng) {
   b.set("spot", pick(outside ? outdoor_spots() : indoor_spots(), rng));
   const Item& food = pick(foods(), rng);
   b.set("food", food.noun).set("foods", food.plural);
+  const Item& fruit = foods()[rng.below(kFruits)];
+  b.set("fruit", fruit.noun).set("fruits", fruit.plural);
+  // What can be dug into the ground stands beside something, not in it.
+  std::string near = pick(outdoor_spots(), rng);
+  while (near.starts_with("in ") || near.starts_with("under ")) near = pick(outdoor_spots(), rng);
+  b.set("near", near);
   std::string pet = pick(pets(), rng);
   while (pet == cast.hero_species || pet == cast.friend_species) pet = pick(pets(), rng);
   b.set("pet", pet).set("skill", pick(skills(), rng));
@@ -134,7 +140,7 @@ Story make_story(Draw& draw) {
   story.subject = with_article(bindings.get("h.species")) + " who " + render(plot.ask, bindings, rng);
   story.required.push_back(bindings.get("h.species"));
   for (const auto& [slot, key] :
-       {std::pair{"{a thing}", "noun"}, {"{noun}", "noun"}, {"{foods}", "foods"}, {"{a food}", "food"}}) {
+       {std::pair{"{a thing}", "noun"}, {"{a noun}", "noun"}, {"{foods}", "foods"}, {"{a food}", "food"}}) {
     if (plot.ask.find(slot) != std::string_view::npos) story.required.push_back(bindings.get(key));
   }
   for (const auto& asked : plot.questions) {

@@ -29,10 +29,11 @@ std::vector<Person> make_people() {
 }
 
 std::vector<Item> make_items() {
-  const unsigned toy = kToy, small = kSmall, fragile = kFragile, wear = kWear;
+  const unsigned toy = kToy, small = kSmall, fragile = kFragile, wear = kWear, flies = kFlies, warm = kWarm,
+                 dish = kDish;
   return {
-      {"kite", "kites", "fly it", "flew it", toy},
-      {"ball", "balls", "kick it", "kicked it", toy},
+      {"kite", "kites", "fly it", "flew it", toy | flies},
+      {"ball", "balls", "kick it", "kicked it", toy | flies},
       {"drum", "drums", "play it", "played it", toy},
       {"boat", "boats", "sail it", "sailed it", toy},
       {"doll", "dolls", "play with it", "played with it", toy},
@@ -43,7 +44,7 @@ std::vector<Item> make_items() {
       {"whistle", "whistles", "blow it", "blew it", toy | small},
       {"flute", "flutes", "play it", "played it", toy},
       {"puzzle", "puzzles", "solve it", "solved it", toy},
-      {"balloon", "balloons", "hold it", "held it", toy | fragile},
+      {"balloon", "balloons", "hold it", "held it", toy | fragile | flies},
       {"yo-yo", "yo-yos", "play with it", "played with it", toy | small},
       {"marble", "marbles", "roll it", "rolled it", toy | small},
       {"sled", "sleds", "ride it", "rode it", toy},
@@ -51,7 +52,7 @@ std::vector<Item> make_items() {
       {"rope", "ropes", "jump over it", "jumped over it", toy},
       {"puppet", "puppets", "play with it", "played with it", toy},
       {"teddy", "teddies", "hug it", "hugged it", toy},
-      {"plane", "planes", "throw it", "threw it", toy},
+      {"plane", "planes", "throw it", "threw it", toy | flies},
       {"book", "books", "read it", "read it", 0},
       {"bag", "bags", "carry it", "carried it", 0},
       {"box", "boxes", "open it", "opened it", 0},
@@ -71,16 +72,20 @@ std::vector<Item> make_items() {
       {"plate", "plates", "eat from it", "ate from it", fragile},
       {"vase", "vases", "put flowers in it", "put flowers in it", fragile},
       {"jar", "jars", "fill it", "filled it", fragile},
-      {"bowl", "bowls", "fill it", "filled it", fragile},
+      {"bowl", "bowls", "fill it", "filled it", fragile | dish},
+      {"pot", "pots", "cook in it", "cooked in it", dish},
+      {"pan", "pans", "cook in it", "cooked in it", dish},
       {"mirror", "mirrors", "look into it", "looked into it", fragile},
       {"hat", "hats", "wear it", "wore it", wear},
-      {"coat", "coats", "wear it", "wore it", wear},
-      {"scarf", "scarves", "wear it", "wore it", wear},
+      {"coat", "coats", "wear it", "wore it", wear | warm},
+      {"scarf", "scarves", "wear it", "wore it", wear | warm},
       {"cap", "caps", "wear it", "wore it", wear},
-      {"shirt", "shirts", "wear it", "wore it", wear},
+      {"shirt", "shirts", "wear it", "wore it", wear | warm},
       {"belt", "belts", "wear it", "wore it", wear},
       {"mask", "masks", "wear it", "wore it", wear},
-      {"blanket", "blankets", "sleep under it", "slept under it", 0},
+      {"blanket", "blankets", "sleep under it", "slept under it", warm},
+      {"towel", "towels", "use it", "used it", warm},
+      {"sweater", "sweaters", "wear it", "wore it", wear | warm},
       {"pillow", "pillows", "sleep on it", "slept on it", 0},
       {"basket", "baskets", "carry it", "carried it", 0},
       {"bucket", "buckets", "fill it", "filled it", 0},
@@ -174,9 +179,9 @@ namespace {
 
 template <typename T>
 std::vector<std::vector<T>> by_tag(const std::vector<T>& all) {
-  std::vector<std::vector<T>> groups(8);
+  std::vector<std::vector<T>> groups(16);
   for (const auto& one : all) {
-    for (unsigned bit = 0; bit < 8; ++bit) {
+    for (unsigned bit = 0; bit < 16; ++bit) {
       if (one.tags >> bit & 1) groups[bit].push_back(one);
     }
   }
@@ -241,7 +246,7 @@ const std::vector<std::string>& indoor_spots() {
 const std::vector<std::string>& outdoor_spots() {
   static const std::vector<std::string> all = {"behind the tree",  "in the tall grass", "next to the rock",
                                                "under the bench",  "in the bush",       "beside the gate",
-                                               "near the well",    "behind the shed",   "in the hole",
+                                               "near the well",    "behind the shed",   "near the pump",
                                                "under the leaves", "beside the path",   "behind the fence"};
   return all;
 }

@@ -27,6 +27,9 @@ enum Tag : unsigned {
   kOutdoor = 32,  // place under the sky
   kWater = 64,    // place with water
   kShop = 128,    // place where things are sold
+  kFlies = 256,   // gets stuck in trees
+  kWarm = 512,    // can be put around somebody
+  kDish = 1024,   // holds dough
 };
 
 struct Item {
@@ -58,8 +61,9 @@ struct Reason {
 const std::vector<Person>& people();
 const std::vector<Item>& items();  // things, without food
 const std::vector<Item>& items_with(
-    unsigned any_tag);  // those with at least one of the tags; `any_tag` is one Tag
-const std::vector<Item>& foods();
+    unsigned any_tag);             // those with at least one of the tags; `any_tag` is one Tag
+const std::vector<Item>& foods();  // the first kFruits of them grow on trees and bushes
+inline constexpr uint64_t kFruits = 10;
 const std::vector<Place>& places();
 const std::vector<Place>& places_with(unsigned tag);
 const std::vector<Animal>& characters();  // animals that act in stories
