@@ -43,16 +43,16 @@ struct QuickGelu {  // x * sigmoid(1.702 x)
   }
 };
 
-struct Relu {
+struct Relu {  // a comparison, not Max: NaN must come through
   static HWY_INLINE ValueSlope at(VF x) {
     const VF zero = hn::Zero(df);
-    return {hn::Max(x, zero), hn::IfThenElseZero(hn::Gt(x, zero), hn::Set(df, 1.0f))};
+    return {hn::IfThenElse(hn::Lt(x, zero), zero, x), hn::IfThenElseZero(hn::Gt(x, zero), hn::Set(df, 1.0f))};
   }
 };
 
 struct Relu2 {  // max(x, 0)^2 (So et al., arXiv 2109.08668)
   static HWY_INLINE ValueSlope at(VF x) {
-    const VF positive = hn::Max(x, hn::Zero(df));
+    const VF positive = Relu::at(x).value;
     return {hn::Mul(positive, positive), hn::Add(positive, positive)};
   }
 };

@@ -15,7 +15,8 @@ template <typename T>
 void softmax(const T* x, T* y, int64_t rows, int64_t cols) {
   for (int64_t r = 0; r < rows; ++r) {
     const VF lse = hn::Set(df, log_sum_exp(x + r * cols, cols));
-    map(y + r * cols, cols, [lse](VF v) { return exp_vector(hn::Sub(v, lse)); }, x + r * cols);
+    const VF zero = hn::Sub(lse, lse);  // NaN for a row that has no softmax: the exponential of NaN is 0
+    map(y + r * cols, cols, [lse, zero](VF v) { return hn::Add(exp_vector(hn::Sub(v, lse)), zero); }, x + r * cols);
   }
 }
 

@@ -33,16 +33,25 @@ HWY_INLINE hn::Vec<DU16> narrow_bf16(VF x) {
 // kLanes elements from p as floats.
 HWY_INLINE VF load(const float* p) { return hn::LoadU(df, p); }
 HWY_INLINE VF load(const bf16* p) { return widen_bf16(hn::LoadU(DU16(), reinterpret_cast<const uint16_t*>(p))); }
+#if HWY_TARGET == HWY_SCALAR
+// Highway's one-lane set truncates instead of rounding and knows no NaN.
+HWY_INLINE VF load(const f16* p) { return hn::Set(df, to_float(*p)); }
+#else
 HWY_INLINE VF load(const f16* p) {
   return hn::PromoteTo(df, hn::LoadU(hn::Rebind<hwy::float16_t, DF>(), reinterpret_cast<const hwy::float16_t*>(p)));
 }
+#endif
 
 HWY_INLINE void store(VF v, float* p) { hn::StoreU(v, df, p); }
 HWY_INLINE void store(VF v, bf16* p) { hn::StoreU(narrow_bf16(v), DU16(), reinterpret_cast<uint16_t*>(p)); }
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE void store(VF v, f16* p) { *p = to_f16(hn::GetLane(v)); }
+#else
 HWY_INLINE void store(VF v, f16* p) {
   const hn::Rebind<hwy::float16_t, DF> dh;
   hn::StoreU(hn::DemoteTo(dh, v), dh, reinterpret_cast<hwy::float16_t*>(p));
 }
+#endif
 
 // The first n < kLanes elements; the other lanes are zero.
 template <typename T>
@@ -86,15 +95,22 @@ HWY_INLINE float reduce(int64_t n, F f, const In*... in) {
   return hn::GetLane(hn::SumOfLanes(df, hn::Add(hn::Add(a, b), hn::Add(c, d))));
 }
 
-// max over i of x[i]; n >= 1.
+// max over i of x[i], NaN if any is NaN (vector maxima alone lose it); n >= 1.
 template <typename T>
 HWY_INLINE float reduce_max(const T* x, int64_t n) {
   int64_t i = 0;
   VF best = hn::Set(df, to_float(x[0]));
-  for (; i + kLanes <= n; i += kLanes) best = hn::Max(best, load(x + i));
+  auto nan = hn::IsNaN(best);
+  for (; i + kLanes <= n; i += kLanes) {
+    const VF v = load(x + i);
+    best = hn::Max(best, v);
+    nan = hn::Or(nan, hn::IsNaN(v));
+  }
+  if (!hn::AllFalse(df, nan)) return __builtin_nanf("");
   float result = hn::GetLane(hn::MaxOfLanes(df, best));
   for (; i < n; ++i) {
     const float value = to_float(x[i]);
+    if (value != value) return value;
     result = value > result ? value : result;
   }
   return result;
@@ -103,10 +119,10 @@ HWY_INLINE float reduce_max(const T* x, int64_t n) {
 // e^x, 1 ULP; -inf and anything below -104 give 0.
 HWY_INLINE VF exp_vector(VF x) { return hn::Exp(df, hn::Max(x, hn::Set(df, -110.0f))); }
 
-// 1 / (1 + e^-x) without overflow.
+// 1 / (1 + e^-x). The exponential is good up to 104; e^100 is infinite, which gives the 0 that multiplies a very negative x.
 HWY_INLINE VF sigmoid_vector(VF x) {
   const VF one = hn::Set(df, 1.0f);
-  return hn::Div(one, hn::Add(one, exp_vector(hn::Min(hn::Neg(x), hn::Set(df, 88.0f)))));
+  return hn::Div(one, hn::Add(one, exp_vector(hn::Min(hn::Neg(x), hn::Set(df, 100.0f)))));
 }
 
 // tanh by (1 - e^-2|x|) / (1 + e^-2|x|); near zero by its odd series, where the difference would cancel.
