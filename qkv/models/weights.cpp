@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <unordered_map>
 
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
@@ -108,25 +109,25 @@ void initialize_weights(Model& model, uint64_t seed, float standard_deviation) {
   });
 }
 
-void save_weights(Model& model, const std::string& directory, DType type, uint64_t max_shard_bytes) {
+void save_tensors(const std::string& directory, const std::vector<std::pair<std::string, Tensor>>& tensors, DType type,
+                  uint64_t max_shard_bytes) {
   std::vector<TensorEntry> entries;
-  std::vector<Tensor> tensors;
-  model.visit("", [&](const std::string& name, Tensor& parameter) {
+  std::unordered_map<std::string, Tensor> by_name;
+  for (const auto& [name, tensor] : tensors) {
     TensorEntry entry;
-    entry.name = hf_name(model, name);
+    entry.name = name;
     entry.type = type;
-    entry.shape = parameter.shape();
+    entry.shape = tensor.shape();
     entries.push_back(entry);
-    tensors.push_back(parameter.detach());
-  });
-  size_t next = 0;
-  write_hf_weights(
-      directory, entries,
-      [&](const TensorEntry& entry) {
-        while (entries[next].name != entry.name) ++next;
-        return tensors[next].to(type);
-      },
-      max_shard_bytes);
+    by_name[name] = tensor.detach();
+  }
+  write_hf_weights(directory, entries, [&](const TensorEntry& entry) { return by_name.at(entry.name).to(type); }, max_shard_bytes);
+}
+
+void save_weights(Model& model, const std::string& directory, DType type, uint64_t max_shard_bytes) {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  model.visit("", [&](const std::string& name, Tensor& parameter) { tensors.emplace_back(hf_name(model, name), parameter); });
+  save_tensors(directory, tensors, type, max_shard_bytes);
 }
 
 }  // namespace qkv

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "qkv/formats/checkpoint.h"
 #include "qkv/models/model.h"
@@ -23,6 +25,10 @@ void initialize_weights(Model& model, uint64_t seed, float standard_deviation);
 
 // Hugging Face name of a parameter; Error if the table lacks it.
 std::string hf_name(const Model& model, const std::string& parameter);
+
+// Writes named tensors into `directory` as safetensors of `type`.
+void save_tensors(const std::string& directory, const std::vector<std::pair<std::string, Tensor>>& tensors, DType type,
+                  uint64_t max_shard_bytes = 5'000'000'000);
 
 // Writes the weights into `directory` as safetensors of `type`.
 void save_weights(Model& model, const std::string& directory, DType type, uint64_t max_shard_bytes);

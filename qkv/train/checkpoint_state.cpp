@@ -7,7 +7,7 @@
 
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
-#include "qkv/formats/hf_directory.h"
+#include "qkv/formats/checkpoint.h"
 #include "qkv/models/weights.h"
 #include "qkv/train/trainer.h"
 
@@ -27,17 +27,9 @@ void save_training_state(const std::string& path, Bundle& bundle, AdamW& optimiz
   save_bundle(target.path(), *bundle.model, bundle.tokenizer.get());
   const std::string optimizer_path = target.path() + "/" + kOptimizerDirectory;
   fs::create_directories(optimizer_path);
-  std::vector<TensorEntry> entries;
-  std::vector<Tensor> tensors;
-  optimizer.visit_state([&](const std::string& name, Tensor& state) {
-    TensorEntry entry;
-    entry.name = name;
-    entry.shape = state.shape();
-    entries.push_back(entry);
-    tensors.push_back(state);
-  });
-  size_t next = 0;
-  if (!entries.empty()) write_hf_weights(optimizer_path, entries, [&](const TensorEntry&) { return tensors[next++]; });
+  std::vector<std::pair<std::string, Tensor>> moments;
+  optimizer.visit_state([&](const std::string& name, Tensor& moment) { moments.emplace_back(name, moment); });
+  if (!moments.empty()) save_tensors(optimizer_path, moments, DType::f32);
   Json state = {{"step", progress.step},
                 {"tokens", progress.tokens},
                 {"best_valid_loss", std::isfinite(progress.best_valid_loss) ? Json(progress.best_valid_loss) : Json(nullptr)},
