@@ -31,7 +31,8 @@ std::unique_ptr<Tokenizer> load_file(const std::string& path, TokenizerConfig co
   const fs::path name = fs::path(path).filename();
   std::string text = read_file(path);
   require(!text.empty(), "{}: expected a vocabulary, found an empty file", path);
-  if (const size_t first = text.find_first_not_of(" \t\r\n"); first != std::string::npos && text[first] == '{') {
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (name.extension() == ".json" || (first != std::string::npos && text[first] == '{')) {
     if (name == "vocab.json" || name == "encoder.json") {
       const auto merges = merges_beside(path);
       require(merges.has_value(), "{}: expected merges.txt or vocab.bpe beside it, found neither", path);

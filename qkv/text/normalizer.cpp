@@ -26,9 +26,10 @@ std::string map_code_points(std::string_view text, Rewrite&& rewrite) {
 
 std::string lower_case(std::string_view text) { return map_code_points(text, &append_lower_case); }
 
-std::string strip_accents(std::string_view text) {
-  return map_code_points(text, [](std::string& out, char32_t c) {
-    if (!is_nonspacing_mark(c)) append_utf8(out, c);
+// Without the characters for which `drops` holds.
+std::string without(std::string_view text, bool (*drops)(char32_t)) {
+  return map_code_points(text, [drops](std::string& out, char32_t c) {
+    if (!drops(c)) append_utf8(out, c);
   });
 }
 
@@ -100,7 +101,7 @@ std::string normalize_bert(std::string_view text, const BertRules& rules) {
     append_utf8(into, c);
     if (apart) into += ' ';
   });
-  if (rules.strip_accents) out = strip_accents(normalize_unicode(out, NormalizationForm::nfd));
+  if (rules.strip_accents) out = without(normalize_unicode(out, NormalizationForm::nfd), &is_nonspacing_mark);
   if (rules.lowercase) out = lower_case(out);
   return out;
 }
@@ -124,7 +125,7 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
   if (type == "NFKC") return add_form(NormalizationForm::nfkc);
   if (type == "NFKD") return add_form(NormalizationForm::nfkd);
   if (type == "StripAccents") {
-    steps_.push_back([](std::string_view text, Regex::Scratch&) { return strip_accents(text); });
+    steps_.push_back([](std::string_view text, Regex::Scratch&) { return without(text, &is_mark); });
     return;
   }
   if (type == "Sequence") {

@@ -95,6 +95,28 @@ class CharacterSplit : public PretokenizerStep {
   SplitBehavior behavior_;
 };
 
+// \w+|[^\w\s]+ with Unicode's own \w, which differs from the one of Regex.
+class WhitespaceWords : public PretokenizerStep {
+ public:
+  void split(std::string_view piece, bool, Regex::Scratch&, WordSink emit) const override {
+    enum class Kind { space, word, other };
+    size_t begin = 0;
+    Kind kind = Kind::space;
+    for (size_t i = 0; i < piece.size();) {
+      const size_t at = i;
+      const auto c = next_code_point(piece, i);
+      const Kind here = c && is_unicode_space(*c)    ? Kind::space
+                        : c && is_word_character(*c) ? Kind::word
+                                                     : Kind::other;
+      if (here == kind) continue;
+      if (kind != Kind::space) emit(piece.substr(begin, at - begin));
+      begin = at;
+      kind = here;
+    }
+    if (kind != Kind::space) emit(piece.substr(begin));
+  }
+};
+
 // A fixed string.
 class StringSplit : public PretokenizerStep {
  public:
@@ -243,7 +265,7 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
   } else if (type == "Punctuation") {
     steps_.push_back(std::make_unique<CharacterSplit>(&is_bert_punctuation, behavior("Isolated")));
   } else if (type == "Whitespace") {
-    steps_.push_back(std::make_unique<RegexSplit>(Regex(R"(\w+|[^\w\s]+)", where), SplitBehavior::removed, true));
+    steps_.push_back(std::make_unique<WhitespaceWords>());
   } else if (type == "WhitespaceSplit") {
     steps_.push_back(std::make_unique<CharacterSplit>(&is_unicode_space, SplitBehavior::removed));
   } else if (type == "BertPreTokenizer") {

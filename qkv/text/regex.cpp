@@ -13,10 +13,13 @@ constexpr size_t kJitStackStart = 32 * 1024;
 constexpr size_t kJitStackLimit = 8 * 1024 * 1024;
 constexpr uint32_t kMatchLimit = 50'000'000;
 
-// PCRE2 10.42 counts U+180E as white space and leaves marks and connector punctuation out of \w; the engines that
-// tokenizer files are written for do not. Members of a bracket expression:
-constexpr std::string_view kSpaceMembers = R"(\x09-\x0D\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-constexpr std::string_view kWordMembers = R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{200C}\x{200D})";
+// Members of a bracket expression. PCRE2 10.42 counts U+180E as white space; Oniguruma does not.
+constexpr std::string_view kSpaceMembers =
+    R"(\x09-\x0D\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+// PCRE2's \w is letters, numbers and the underscore; Oniguruma's has marks, connectors and letters in circles and squares,
+// and of the other numbers only those of Latin-1.
+constexpr std::string_view kWordMembers =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
 
 std::string translate(std::string_view pattern) {
   std::string out;

@@ -119,22 +119,57 @@ KnownRanks known_ranks(size_t count, const std::string& where) {
   }
 }
 
+// Bytes -> rank. Most of a million look-ups find nothing: a part of the hash beside each slot says so at once.
+class RankTable {
+ public:
+  explicit RankTable(const std::vector<RankedToken>& tokens) : tokens_(tokens) {
+    size_t size = 16;
+    while (size < tokens.size() * 4) size *= 2;
+    slots_.assign(size, Slot{});
+    for (uint32_t i = 0; i < tokens.size(); ++i) {
+      Slot* slot = find_slot(tokens[i].bytes);
+      if (slot->index == kEmpty) *slot = {tag(tokens[i].bytes), i};
+    }
+  }
+  // -1 if there is no such token.
+  int32_t find(std::string_view bytes) {
+    const Slot* slot = find_slot(bytes);
+    return slot->index == kEmpty ? -1 : tokens_[slot->index].rank;
+  }
+
+ private:
+  static constexpr uint32_t kEmpty = ~uint32_t{0};
+  struct Slot {
+    uint32_t tag = 0;
+    uint32_t index = kEmpty;
+  };
+  static uint32_t tag(std::string_view bytes) {
+    return static_cast<uint32_t>(std::hash<std::string_view>()(bytes) >> 32);
+  }
+  Slot* find_slot(std::string_view bytes) {
+    const size_t hash = std::hash<std::string_view>()(bytes);
+    const auto wanted = static_cast<uint32_t>(hash >> 32);
+    for (size_t i = hash & (slots_.size() - 1);; i = (i + 1) & (slots_.size() - 1)) {
+      Slot& slot = slots_[i];
+      if (slot.index == kEmpty || (slot.tag == wanted && tokens_[slot.index].bytes == bytes)) return &slot;
+    }
+  }
+  const std::vector<RankedToken>& tokens_;
+  std::vector<Slot> slots_;
+};
+
 // tiktoken merges any neighbours that join to a token, lowest rank first: as merges, every way to cut each token in two
 // tokens, at the token's rank.
 std::vector<BpeMerge> merges_of_ranks(const std::vector<RankedToken>& tokens) {
-  std::unordered_map<std::string_view, int32_t> ranks;
-  ranks.reserve(tokens.size());
-  for (const auto& token : tokens) ranks.emplace(token.bytes, token.rank);
+  RankTable ranks(tokens);
   std::vector<BpeMerge> merges;
   for (const auto& token : tokens) {
     const std::string_view bytes = token.bytes;
     const size_t first = merges.size();
     for (size_t cut = 1; cut < bytes.size(); ++cut) {
-      const auto left = ranks.find(bytes.substr(0, cut));
-      if (left == ranks.end()) continue;
-      const auto right = ranks.find(bytes.substr(cut));
-      if (right == ranks.end()) continue;
-      merges.push_back({left->second, right->second, token.rank, static_cast<uint32_t>(token.rank)});
+      const int32_t left = ranks.find(bytes.substr(0, cut));
+      const int32_t right = left >= 0 ? ranks.find(bytes.substr(cut)) : -1;
+      if (right >= 0) merges.push_back({left, right, token.rank, static_cast<uint32_t>(token.rank)});
     }
     std::sort(merges.begin() + static_cast<ptrdiff_t>(first), merges.end(), [](const BpeMerge& a, const BpeMerge& b) {
       return a.left != b.left ? a.left < b.left : a.right < b.right;
