@@ -6,6 +6,7 @@ STARTED := $(shell date +%s)
 
 .PHONY: help deps build demo test bench fmt lint cross-check clean
 .DEFAULT_GOAL := help
+.NOTPARALLEL:  # dependencies before the build, the build before the tests
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
