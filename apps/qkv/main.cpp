@@ -102,6 +102,8 @@ int run(int argc, char** argv) {
   add_tokenizer(app);
   add_data(app);
   add_info(app);
+  add_train(app);
+  add_eval(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -1,0 +1,124 @@
+// qkv generate: continues a text, streaming it to standard output.
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "commands.h"
+#include "console.h"
+#include "generation_flags.h"
+#include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
+#include "qkv/tensor/allocator.h"
+
+namespace qkv {
+namespace {
+
+constexpr int kInterrupted = 130;
+
+struct GenerateCommand {
+  GenerationFlags flags;
+  std::optional<std::string> prompt;
+  std::string prompt_file;
+  bool ignore_eos = false, json = false, no_stream = false, verbose = false;
+};
+
+std::string prompt_text(const GenerateCommand& command) {
+  require(command.prompt.has_value() != !command.prompt_file.empty(), "generate: expected either --prompt or --prompt-file");
+  const std::string where = command.prompt ? "--prompt" : command.prompt_file;
+  const std::string text = command.prompt ? *command.prompt : read_input(command.prompt_file);
+  require(!text.empty(), "{}: expected a text to continue, found nothing", where);
+  require_utf8(text, where);
+  return text;
+}
+
+// What comes before a text, but not after it: the answer goes on where the prompt ends.
+std::vector<int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& text) {
+  std::vector<int32_t> tokens = tokenizer.prefix_ids();
+  const std::vector<int32_t> body = tokenizer.encode(text, {.add_special = false});
+  tokens.insert(tokens.end(), body.begin(), body.end());
+  return tokens;
+}
+
+void describe_run(const Bundle& bundle, const Engine& engine, const SamplerOptions& sampler, size_t prompt) {
+  print_note(fmt::format("{}: {}, {} parameters, context {}", bundle.path, bundle.model->info().architecture,
+                         bundle.model->parameter_count(), engine.max_context()));
+  print_note(fmt::format("prompt {} tokens; temperature {}, top-k {}, top-p {}, min-p {}, repeat penalty {}, seed {}", prompt,
+                         sampler.temperature, sampler.top_k, sampler.top_p, sampler.min_p, sampler.repetition_penalty,
+                         sampler.seed));
+}
+
+void print_json(const Bundle& bundle, const Request& request, const Completion& answer, const Engine& engine) {
+  const EngineStats& stats = engine.stats();
+  Json json;
+  json["model"] = bundle.path;
+  json["text"] = answer.text;
+  json["tokens"] = answer.tokens;
+  json["finish_reason"] = finish_reason_name(answer.finish);
+  json["prompt_tokens"] = request.prompt.size();
+  json["seed"] = request.sampler.seed;
+  json["prefill_tokens_per_second"] = stats.prefill_rate();
+  json["decode_tokens_per_second"] = stats.decode_rate();
+  json["peak_tensor_bytes"] = memory_use().peak;
+  json["peak_process_bytes"] = peak_resident_bytes();
+  print_out(dump_json(json) + "\n");
+}
+
+void generate(const GenerateCommand& command) {
+  command.flags.check();
+  const std::string text = prompt_text(command);
+  const Bundle bundle = load_bundle(command.flags.model);
+
+  Request request;
+  request.prompt = prompt_tokens(*bundle.tokenizer, text);
+  request.sampler = command.flags.sampler(bundle);
+  request.max_new_tokens = command.flags.max_tokens;
+  request.stop = command.flags.stop;
+  request.ignore_eos = command.ignore_eos;
+  Engine engine(*bundle.model, bundle.tokenizer.get(), command.flags.engine(bundle));
+  if (command.verbose) describe_run(bundle, engine, request.sampler, request.prompt.size());
+  const RequestId id = engine.submit(request);
+
+  const bool stream = !command.no_stream && !command.json;
+  Completion answer;
+  for (bool more = true; more;) {
+    if (interrupted()) engine.cancel(id);
+    more = engine.step();
+    for (const Event& event : engine.take_events()) {
+      require(event.error.empty(), "{}", event.error);
+      answer.text += event.text;
+      if (event.token) answer.tokens.push_back(*event.token);
+      if (event.finish) answer.finish = *event.finish;
+      if (stream && !event.text.empty()) print_out(event.text);
+    }
+  }
+
+  if (command.json) {
+    print_json(bundle, request, answer, engine);
+  } else {
+    print_out(stream ? "\n" : answer.text + "\n");
+    if (command.verbose) print_note(fmt::format("finished: {}", finish_reason_name(answer.finish)));
+    print_note(performance_sentence(engine.stats()));
+  }
+  if (answer.finish == FinishReason::cancelled) throw CLI::RuntimeError(kInterrupted);
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  const auto command = std::make_shared<GenerateCommand>();
+  CLI::App* verb = app.add_subcommand("generate", "Continue a text");
+  command->flags.add_to(*verb);
+  verb->add_option("--prompt", command->prompt, "The text to continue")->type_name("TEXT");
+  verb->add_option("--prompt-file", command->prompt_file, "Read it from a file; - is standard input")->type_name("PATH");
+  verb->add_flag("--ignore-eos", command->ignore_eos, "Go on after tokens that end a text");
+  verb->add_flag("--json", command->json, "Print one JSON object at the end instead of text");
+  verb->add_flag("--no-stream", command->no_stream, "Print the text when it is complete");
+  verb->add_flag("--verbose", command->verbose, "Say which settings are in use and why the text ended");
+  verb->footer(
+      "Examples:\n"
+      "  qkv generate my-model --prompt \"Once upon a time\" --max-tokens 100\n"
+      "  qkv generate my-model --prompt-file question.txt --temperature 0 --stop \"Question:\" --json");
+  verb->callback([command] { generate(*command); });
+}
+
+}  // namespace qkv
