@@ -1,4 +1,6 @@
 // qkv eval answers MODEL QUESTIONS.jsonl
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>

@@ -40,17 +40,17 @@ struct Options {
   double arithmetic_share = 0.20;
   double instruction_share = 0.10;
   double fact_share = 0.05;
-  uint64_t questions = 2000;     // lines of questions.jsonl
-  uint64_t instructions = 4000;  // lines of sft.jsonl; sft_valid.jsonl gets a tenth, at least 50
-  uint64_t preferences =
-      2000;  // lines of preferences.jsonl; preferences_valid.jsonl gets a tenth, at least 50
+  // Lines of questions.jsonl, sft.jsonl and preferences.jsonl; sft_valid.jsonl and preferences_valid.jsonl
+  // get a tenth, at least 50.
+  uint64_t questions = 2000;
+  uint64_t instructions = 4000;
+  uint64_t preferences = 2000;
 };
 
 // Throws Error naming the option unless the options can be met.
 void check(const Options& options);
 
-// True if facts with this key belong to the held-out split (about one key in eight, of arithmetic one in
-// five).
+// True if facts with this key belong to the held-out split (one key in eight, one in five of arithmetic).
 bool held_out(std::string_view key);
 
 struct Document {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/core/log.h"
 #include "qkv/core/parallel.h"
@@ -91,7 +92,20 @@ double measure_step(Recipe& recipe, int64_t accumulation, Bundle& bundle) {
   return best * static_cast<double>(accumulation);
 }
 
-void write_traces(const PretrainSettings& s, PackedWindows train, const std::shared_ptr<const TokenFile>& valid, int64_t vocabulary) {
+ScheduleConfig schedule_config(const PretrainSettings& s) {
+  ScheduleConfig schedule;
+  schedule.kind = s.schedule;
+  schedule.total_steps = s.steps;
+  schedule.warmup_steps = s.warmup_steps > 0 ? s.warmup_steps : static_cast<int64_t>(s.warmup_ratio * static_cast<double>(s.steps));
+  schedule.min_ratio = s.min_lr_ratio;
+  schedule.decay_fraction = s.decay_fraction;
+  return schedule;
+}
+
+// Everything another program needs to train the same model on the same batches: <trace> (training batches), <trace>.valid,
+// <trace>.init (the initial model) and <trace>.settings.json (the optimizer's settings and every step's learning rate).
+void write_traces(const PretrainSettings& s, Bundle& bundle, PackedWindows train, const std::shared_ptr<const TokenFile>& valid) {
+  const int64_t vocabulary = bundle.model->info().vocabulary;
   std::vector<Batch> steps;
   DataCursor cursor;
   for (int64_t i = 0; i < s.steps; ++i) steps.push_back(train.next(s.batch_size * s.accumulation, cursor));
@@ -101,16 +115,23 @@ void write_traces(const PretrainSettings& s, PackedWindows train, const std::sha
   const int64_t count = std::min(windows.windows_in_order(), std::max<int64_t>(1, s.eval_tokens / s.sequence_length));
   for (int64_t begin = 0; begin + s.batch_size <= count; begin += s.batch_size) evaluation.push_back(windows.in_order(begin, s.batch_size));
   write_batch_trace(s.trace + ".valid", evaluation, s.batch_size, s.sequence_length, vocabulary);
-}
 
-ScheduleConfig schedule_config(const PretrainSettings& s) {
-  ScheduleConfig schedule;
-  schedule.kind = s.schedule;
-  schedule.total_steps = s.steps;
-  schedule.warmup_steps = s.warmup_steps > 0 ? s.warmup_steps : static_cast<int64_t>(s.warmup_ratio * static_cast<double>(s.steps));
-  schedule.min_ratio = s.min_lr_ratio;
-  schedule.decay_fraction = s.decay_fraction;
-  return schedule;
+  AtomicDirectory initial(s.trace + ".init");
+  save_bundle(initial.path(), *bundle.model, bundle.tokenizer.get());
+  initial.commit();
+  const ScheduleConfig schedule = schedule_config(s);
+  std::vector<double> rates;
+  for (int64_t step = 0; step < s.steps; ++step) rates.push_back(s.lr * schedule_factor(schedule, step + (schedule.warmup_steps > 0 ? 1 : 0)));
+  save_json(s.trace + ".settings.json", {{"lr", s.lr},
+                                         {"betas", {s.beta1, s.beta2}},
+                                         {"eps", s.eps},
+                                         {"weight_decay", s.weight_decay},
+                                         {"warmup_steps", schedule.warmup_steps},
+                                         {"schedule", s.schedule},
+                                         {"min_lr_ratio", s.min_lr_ratio},
+                                         {"clip", s.clip_norm},
+                                         {"total_steps", s.steps},
+                                         {"lr_per_step", rates}});
 }
 
 TrainerConfig trainer_config(const PretrainSettings& s) {
@@ -243,7 +264,7 @@ TrainResult run_pretraining(PretrainSettings s) {
     const double step_seconds = measure_step(recipe, s.accumulation, bundle);
     s.steps = std::max<int64_t>(10, static_cast<int64_t>(0.93 * 60 * s.minutes / step_seconds));  // the rest: optimizer, evaluation
   }
-  if (!s.trace.empty()) write_traces(s, PackedWindows(train_tokens, s.sequence_length, recipe_config.seed), valid_tokens, bundle.model->info().vocabulary);
+  if (!s.trace.empty()) write_traces(s, bundle, PackedWindows(train_tokens, s.sequence_length, recipe_config.seed), valid_tokens);
 
   const ModelInfo& info = bundle.model->info();
   const int64_t step_tokens = s.sequence_length * s.batch_size * s.accumulation;
