@@ -39,7 +39,8 @@ std::unique_ptr<Checkpoint> open_file(const std::string& path) {
   if (!looks_like_safetensors(file->bytes()) && fs::path(path).extension() != ".safetensors") {
     const std::string_view kind = content_by_signature(file->bytes());
     fail("[checkpoint] {}: expected {}; found {}", path, kSupported,
-         kind.empty() ? fmt::format("a file of {} bytes of no known kind", file->bytes().size()) : std::string(kind));
+         kind.empty() ? fmt::format("a file of {} bytes of no known kind", file->bytes().size())
+                      : std::string(kind));
   }
   auto checkpoint = std::make_unique<SafetensorsFile>(path);
   const std::string directory = fs::path(path).parent_path().string();
@@ -52,8 +53,8 @@ std::unique_ptr<Checkpoint> open_file(const std::string& path) {
 
 uint64_t tensor_bytes(DType type, const Shape& shape) {
   const DTypeTraits& row = traits(type);
-  require(shape.cols() % row.block_length == 0, "{} {}: expected a last dimension that is a multiple of {}", row.name, shape.str(),
-          row.block_length);
+  require(shape.cols() % row.block_length == 0, "{} {}: expected a last dimension that is a multiple of {}",
+          row.name, shape.str(), row.block_length);
   int64_t bytes = 0;
   require(!__builtin_mul_overflow(shape.elements() / row.block_length, int64_t{row.block_bytes}, &bytes),
           "{} {}: more than 2^63 bytes", row.name, shape.str());
@@ -71,8 +72,12 @@ uint64_t Checkpoint::total_bytes() const {
   return total;
 }
 
-Tensor Checkpoint::read(std::string_view name) const { return read_entry(index_of(name)); }
-void Checkpoint::release(std::string_view name) const { release_entry(index_of(name)); }
+Tensor Checkpoint::read(std::string_view name) const {
+  return read_entry(index_of(name));
+}
+void Checkpoint::release(std::string_view name) const {
+  release_entry(index_of(name));
+}
 
 void Checkpoint::set_entries(std::vector<TensorEntry> entries) {
   entries_ = std::move(entries);
@@ -86,8 +91,8 @@ size_t Checkpoint::index_of(std::string_view name) const {
   if (it != index_.end()) return it->second;
   std::vector<std::string> names;
   for (const auto& entry : entries_) names.push_back(entry.name);
-  fail("[{}] {}: tensor '{}': expected in the checkpoint, found {} others{}", format_name(), path_, shown(name), entries_.size(),
-       suggestion(name, names));
+  fail("[{}] {}: tensor '{}': expected in the checkpoint, found {} others{}", format_name(), path_,
+       shown(name), entries_.size(), suggestion(name, names));
 }
 
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path) {

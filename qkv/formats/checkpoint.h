@@ -1,5 +1,6 @@
-// What every checkpoint format gives: a list of named tensors, read one at a time without copying, and what the model's
-// authors said about it. Models, converters and inspectors are written against this and never learn the format.
+// What every checkpoint format gives: a list of named tensors, read one at a time without copying, and what
+// the model's authors said about it. Models, converters and inspectors are written against this and never
+// learn the format.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +25,8 @@ struct TensorEntry {
   std::string file = {};  // the name (no directory) of the file that holds it; writers ignore it
 };
 
-// Bytes of a tensor. Throws Error when the last dimension is no multiple of a block type's length, or past 2^63 bytes.
+// Bytes of a tensor. Throws Error when the last dimension is no multiple of a block type's length, or past
+// 2^63 bytes.
 uint64_t tensor_bytes(DType type, const Shape& shape);
 
 class Checkpoint {
@@ -45,9 +47,9 @@ class Checkpoint {
   // Sum of the entries' bytes.
   uint64_t total_bytes() const;
 
-  // The tensor, borrowed from the mapped file, which it keeps alive (also beyond the Checkpoint); copied only where the
-  // file left it unaligned for its type. The data must not be written. Throws Error naming the nearest name if there is
-  // no such tensor. Safe to call from several threads.
+  // The tensor, borrowed from the mapped file, which it keeps alive (also beyond the Checkpoint); copied only
+  // where the file left it unaligned for its type. The data must not be written. Throws Error naming the
+  // nearest name if there is no such tensor. Safe to call from several threads.
   Tensor read(std::string_view name) const;
   // Gives the pages of the tensor back to the system after streaming over it; it may be read again.
   void release(std::string_view name) const;

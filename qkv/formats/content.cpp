@@ -16,7 +16,8 @@ struct Signature {
 };
 
 constexpr std::array<Signature, 6> kSignatures = {{
-    {"version https://git-lfs", "a Git LFS pointer instead of the data it stands for (fetch it with `git lfs pull`)"},
+    {"version https://git-lfs",
+     "a Git LFS pointer instead of the data it stands for (fetch it with `git lfs pull`)"},
     {"GGUF", "a GGUF file"},
     {std::string_view("PK\x03\x04", 4), "a ZIP archive (a PyTorch checkpoint?)"},
     {"\x89HDF\r\n", "an HDF5 file"},

@@ -8,10 +8,12 @@
 
 namespace qkv {
 
-// "a GGUF file", "a PyTorch or other ZIP archive", ...; empty if the bytes are no kind that is known by a signature.
+// "a GGUF file", "a PyTorch or other ZIP archive", ...; empty if the bytes are no kind that is known by a
+// signature.
 std::string_view content_by_signature(std::span<const std::byte> bytes);
 
-// True if the first bytes can be those of a safetensors file: a header length that fits and a header that opens an object.
+// True if the first bytes can be those of a safetensors file: a header length that fits and a header that
+// opens an object.
 bool looks_like_safetensors(std::span<const std::byte> bytes);
 
 // The text cut to a length and without control characters, to stand in an error sentence.

@@ -17,7 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A name that cannot lead out of the directory. (The file may be a link: the Hub's own cache is made of links.)
+// A name that cannot lead out of the directory. (The file may be a link: the Hub's own cache is made of
+// links.)
 bool is_plain_file_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
          name.find('\0') == std::string_view::npos;
@@ -40,12 +41,14 @@ class WeightMapEvents final : public JsonEvents {
   void scalar(const JsonPath& path, JsonScalar value) override {
     require(!path.empty(), "[huggingface] {}: expected an object, found {}", where_, describe(value));
     if (path[0] != "weight_map") return;
-    require(path.size() > 1, "[huggingface] {}: weight_map: expected an object, found {}", where_, describe(value));
+    require(path.size() > 1, "[huggingface] {}: weight_map: expected an object, found {}", where_,
+            describe(value));
     const std::string* file = std::get_if<std::string>(&value);
     if (file == nullptr) wrong_file(path[1], describe(value));
     if (!is_plain_file_name(*file)) wrong_file(path[1], fmt::format("'{}'", shown(*file)));
-    require(map_.emplace(path[1], *file).second, "[huggingface] {}: tensor '{}': expected once in weight_map, found twice", where_,
-            shown(path[1]));
+    if (!map_.emplace(path[1], *file).second) {
+      fail("[huggingface] {}: tensor '{}': expected once in weight_map, found twice", where_, shown(path[1]));
+    }
   }
 
   std::map<std::string, std::string> take() {
@@ -56,7 +59,8 @@ class WeightMapEvents final : public JsonEvents {
 
  private:
   [[noreturn]] void wrong_file(std::string_view tensor, std::string_view found) const {
-    fail("[huggingface] {}: tensor '{}': expected the name of a file in the same directory, found {}", where_, shown(tensor), found);
+    fail("[huggingface] {}: tensor '{}': expected the name of a file in the same directory, found {}", where_,
+         shown(tensor), found);
   }
 
   std::string where_;
@@ -64,7 +68,9 @@ class WeightMapEvents final : public JsonEvents {
   std::map<std::string, std::string> map_;
 };
 
-std::string join(const std::string& directory, std::string_view file_name) { return (fs::path(directory) / file_name).string(); }
+std::string join(const std::string& directory, std::string_view file_name) {
+  return (fs::path(directory) / file_name).string();
+}
 
 // A name that the system cannot even look up (too long, say) is a file that does not exist.
 bool is_there(const std::string& directory, std::string_view file_name) {
@@ -74,7 +80,8 @@ bool is_there(const std::string& directory, std::string_view file_name) {
 
 }  // namespace
 
-std::unique_ptr<const Json> load_config_if_present(const std::string& directory, const std::string& file_name) {
+std::unique_ptr<const Json> load_config_if_present(const std::string& directory,
+                                                   const std::string& file_name) {
   const std::string path = join(directory, file_name);
   if (!is_there(directory, file_name)) return nullptr;
   auto config = std::make_unique<Json>(parse_python_json(read_file(path), path));
@@ -101,13 +108,15 @@ HfDirectory::HfDirectory(std::string path) : Checkpoint(std::move(path)) {
   std::set<std::string> files = {std::string(kHfWeights)};
   const std::string index_path = join(directory, kHfIndex);
   if (!is_there(directory, kHfWeights)) {
-    require(is_there(directory, kHfIndex), "[huggingface] {}: expected {} or {}, found neither", directory, kHfWeights, kHfIndex);
+    require(is_there(directory, kHfIndex), "[huggingface] {}: expected {} or {}, found neither", directory,
+            kHfWeights, kHfIndex);
     weight_map = parse_weight_map(read_file(index_path), index_path);
     files.clear();
     for (const auto& [tensor, file] : weight_map) {
       if (!files.insert(file).second) continue;
-      require(is_there(directory, file), "[huggingface] {}: shard '{}': expected by {} for tensor '{}', found no such file",
-              directory, shown(file), kHfIndex, shown(tensor));
+      require(is_there(directory, file),
+              "[huggingface] {}: shard '{}': expected by {} for tensor '{}', found no such file", directory,
+              shown(file), kHfIndex, shown(tensor));
     }
   }
 
@@ -118,24 +127,30 @@ HfDirectory::HfDirectory(std::string path) : Checkpoint(std::move(path)) {
     for (const auto& [key, value] : shards_.back()->metadata().values()) metadata_.set(key, value);
     for (const auto& entry : shards_.back()->entries()) {
       const auto [before, is_new] = file_of.emplace(entry.name, file);
-      require(is_new, "[huggingface] {}: tensor '{}': expected in one shard, found in '{}' and '{}'", directory, shown(entry.name),
-              shown(before->second), shown(file));
+      if (!is_new)
+        fail("[huggingface] {}: tensor '{}': expected in one shard, found in '{}' and '{}'", directory,
+             shown(entry.name), shown(before->second), shown(file));
       entries.push_back(entry);
       homes_.push_back(shards_.back().get());
     }
   }
   for (const auto& [tensor, file] : weight_map) {
     const auto found = file_of.find(tensor);
-    require(found != file_of.end() && found->second == file, "[huggingface] {}: tensor '{}': expected in shard '{}' by {}, found {}",
-            directory, shown(tensor), shown(file), kHfIndex,
-            found == file_of.end() ? "in no shard" : fmt::format("in '{}'", shown(found->second)));
+    if (found != file_of.end() && found->second == file) continue;
+    fail("[huggingface] {}: tensor '{}': expected in shard '{}' by {}, found {}", directory, shown(tensor),
+         shown(file), kHfIndex,
+         found == file_of.end() ? "in no shard" : fmt::format("in '{}'", shown(found->second)));
   }
   set_entries(std::move(entries));
 }
 
 HfDirectory::~HfDirectory() = default;
 
-Tensor HfDirectory::read_entry(size_t index) const { return homes_[index]->read(entries()[index].name); }
-void HfDirectory::release_entry(size_t index) const { homes_[index]->release(entries()[index].name); }
+Tensor HfDirectory::read_entry(size_t index) const {
+  return homes_[index]->read(entries()[index].name);
+}
+void HfDirectory::release_entry(size_t index) const {
+  homes_[index]->release(entries()[index].name);
+}
 
 }  // namespace qkv

@@ -1,5 +1,5 @@
-// Model directories as the Hugging Face libraries lay them out: config.json, generation_config.json and the weights, either
-// in model.safetensors or in shards that model.safetensors.index.json assigns tensors to.
+// Model directories as the Hugging Face libraries lay them out: config.json, generation_config.json and the
+// weights, either in model.safetensors or in shards that model.safetensors.index.json assigns tensors to.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,10 @@ namespace qkv {
 
 class HfDirectory final : public Checkpoint {
  public:
-  // Opens and checks the configuration and every weight file. Throws Error `[huggingface] <path>: ...` naming a missing
-  // shard and the index that wants it, a tensor that the index lists but its shard lacks, and a tensor that is in two
-  // shards; tensors of a shard that the index does not list are kept. Shard names must be plain file names.
+  // Opens and checks the configuration and every weight file. Throws Error `[huggingface] <path>: ...` naming
+  // a missing shard and the index that wants it, a tensor that the index lists but its shard lacks, and a
+  // tensor that is in two shards; tensors of a shard that the index does not list are kept. Shard names must
+  // be plain file names.
   explicit HfDirectory(std::string path);
   ~HfDirectory() override;
 
@@ -41,20 +42,23 @@ class HfDirectory final : public Checkpoint {
 };
 
 // The object in `directory`/`file_name`; null if there is no such file.
-std::unique_ptr<const Json> load_config_if_present(const std::string& directory, const std::string& file_name);
+std::unique_ptr<const Json> load_config_if_present(const std::string& directory,
+                                                   const std::string& file_name);
 
-// The weight_map of an index file: tensor name -> shard file name. Throws Error `[huggingface] <where>: ...` for anything
-// that is not that, for a duplicate tensor, and for a shard name that is no plain file name.
+// The weight_map of an index file: tensor name -> shard file name. Throws Error `[huggingface] <where>: ...`
+// for anything that is not that, for a duplicate tensor, and for a shard name that is no plain file name.
 std::map<std::string, std::string> parse_weight_map(std::string_view index, std::string_view where);
 
-// Gives the tensor of an entry, with exactly its dtype and shape. Called once per entry, one at a time, file by file.
+// Gives the tensor of an entry, with exactly its dtype and shape. Called once per entry, one at a time, file
+// by file.
 using TensorProvider = FunctionRef<Tensor(const TensorEntry& entry)>;
 
-// Writes model.safetensors, or, when the data pass `max_shard_bytes`, model-00001-of-0000N.safetensors ... and
-// model.safetensors.index.json. Tensors are put into shards in the order given; one that is larger than the limit gets a
-// shard of its own. Each file appears atomically and replaces the weights that the directory had: those it did not
-// overwrite are removed at the end. For a directory that appears whole, write under AtomicDirectory::path().
-void write_hf_weights(const std::string& directory, const std::vector<TensorEntry>& entries, TensorProvider provider,
-                      uint64_t max_shard_bytes = 5'000'000'000);
+// Writes model.safetensors, or, when the data pass `max_shard_bytes`, model-00001-of-0000N.safetensors ...
+// and model.safetensors.index.json. Tensors are put into shards in the order given; one that is larger than
+// the limit gets a shard of its own. Each file appears atomically and replaces the weights that the directory
+// had: those it did not overwrite are removed at the end. For a directory that appears whole, write under
+// AtomicDirectory::path().
+void write_hf_weights(const std::string& directory, const std::vector<TensorEntry>& entries,
+                      TensorProvider provider, uint64_t max_shard_bytes = 5'000'000'000);
 
 }  // namespace qkv

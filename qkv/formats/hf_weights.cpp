@@ -16,7 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::vector<TensorEntry>> split_into_shards(const std::vector<TensorEntry>& entries, uint64_t max_shard_bytes) {
+std::vector<std::vector<TensorEntry>> split_into_shards(const std::vector<TensorEntry>& entries,
+                                                        uint64_t max_shard_bytes) {
   std::vector<std::vector<TensorEntry>> shards(1);
   uint64_t used = 0;
   for (const auto& entry : entries) {
@@ -43,26 +44,28 @@ void remove_other_weights(const std::string& directory, const std::set<std::stri
   require(!code, "[huggingface] {}: cannot list the directory: {}", directory, code.message());
   for (const auto& path : stale) {
     fs::remove(path, code);
-    require(!code, "[huggingface] {}: cannot remove the weights from before: {}", path.string(), code.message());
+    require(!code, "[huggingface] {}: cannot remove the weights from before: {}", path.string(),
+            code.message());
   }
 }
 
 }  // namespace
 
-void write_hf_weights(const std::string& directory, const std::vector<TensorEntry>& entries, TensorProvider provider,
-                      uint64_t max_shard_bytes) {
+void write_hf_weights(const std::string& directory, const std::vector<TensorEntry>& entries,
+                      TensorProvider provider, uint64_t max_shard_bytes) {
   std::set<std::string_view> names;
   for (const auto& entry : entries) {
-    require(names.insert(entry.name).second, "[huggingface] {}: tensor '{}': expected once, found twice", directory,
-            shown(entry.name));
+    if (!names.insert(entry.name).second)
+      fail("[huggingface] {}: tensor '{}': expected once, found twice", directory, shown(entry.name));
   }
   const auto shards = split_into_shards(entries, max_shard_bytes);
   std::set<std::string> written;
   std::map<std::string, std::string> file_of;
   uint64_t total = 0;
   for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string file_name =
-        shards.size() == 1 ? std::string(kHfWeights) : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    const std::string file_name = shards.size() == 1
+                                      ? std::string(kHfWeights)
+                                      : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
     SafetensorsWriter writer((fs::path(directory) / file_name).string(), shards[i]);
     for (const auto& entry : writer.entries()) {
       writer.write(entry.name, provider(entry));

@@ -66,12 +66,18 @@ class Adapter final : public nlohmann::json_sax<nlohmann::json> {
 
 std::string describe(const JsonScalar& value) {
   switch (value.index()) {
-    case 0: return "null";
-    case 1: return std::get<bool>(value) ? "true" : "false";
-    case 2: return fmt::format("the number {}", std::get<int64_t>(value));
-    case 3: return fmt::format("the number {}", std::get<uint64_t>(value));
-    case 4: return fmt::format("the number {}", std::get<double>(value));
-    default: return "a string";
+    case 0:
+      return "null";
+    case 1:
+      return std::get<bool>(value) ? "true" : "false";
+    case 2:
+      return fmt::format("the number {}", std::get<int64_t>(value));
+    case 3:
+      return fmt::format("the number {}", std::get<uint64_t>(value));
+    case 4:
+      return fmt::format("the number {}", std::get<double>(value));
+    default:
+      return "a string";
   }
 }
 

@@ -1,5 +1,5 @@
-// JSON as a stream of events: for headers and indexes with tens of thousands of keys, where a document tree costs time and
-// memory, and where duplicate keys must be noticed rather than overwritten.
+// JSON as a stream of events: for headers and indexes with tens of thousands of keys, where a document tree
+// costs time and memory, and where duplicate keys must be noticed rather than overwritten.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ class JsonEvents {
   virtual void scalar(const JsonPath& path, JsonScalar value) = 0;
 };
 
-// Calls `events` in the order of the text. Throws Error `<where>: not valid JSON: ...` (with a position), also for text
-// that is not UTF-8 or nested deeper than 512, and passes on what the events throw.
+// Calls `events` in the order of the text. Throws Error `<where>: not valid JSON: ...` (with a position),
+// also for text that is not UTF-8 or nested deeper than 512, and passes on what the events throw.
 void scan_json(std::string_view text, std::string_view where, JsonEvents& events);
 
 }  // namespace qkv

@@ -20,7 +20,9 @@ constexpr std::array<Word, 3> kWords = {{
 }};
 
 // What stands for a word while the standard parser runs: a string that begins with NUL, which no config has.
-std::string stand_in(const Word& word) { return std::string(1, '\0') + std::string(word.text); }
+std::string stand_in(const Word& word) {
+  return std::string(1, '\0') + std::string(word.text);
+}
 
 // The text with each word outside of strings replaced by its stand-in; whether there was any.
 bool replace_words(std::string_view text, std::string& result) {

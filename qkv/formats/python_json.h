@@ -1,5 +1,5 @@
-// JSON as Python's json module writes it: besides the standard, the bare words NaN, Infinity and -Infinity are numbers.
-// (A Mamba-2 config.json has "time_step_limit": [0.0, Infinity].)
+// JSON as Python's json module writes it: besides the standard, the bare words NaN, Infinity and -Infinity
+// are numbers. (A Mamba-2 config.json has "time_step_limit": [0.0, Infinity].)
 #pragma once
 
 #include <string>

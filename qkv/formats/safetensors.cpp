@@ -15,7 +15,8 @@ namespace {
 // AtomicFile gathers what it is given before it writes: large tensors go in pieces.
 constexpr size_t kPieceBytes = size_t{1} << 20;
 
-std::vector<TensorEntry> arranged(std::vector<TensorEntry> entries, TensorOrder order, const std::string& path) {
+std::vector<TensorEntry> arranged(std::vector<TensorEntry> entries, TensorOrder order,
+                                  const std::string& path) {
   for (auto& entry : entries) {
     try {
       entry.bytes = tensor_bytes(entry.type, entry.shape);
@@ -36,7 +37,8 @@ std::vector<TensorEntry> arranged(std::vector<TensorEntry> entries, TensorOrder 
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(std::string path) : Checkpoint(std::move(path)), file_(MappedFile::open(this->path())) {
+SafetensorsFile::SafetensorsFile(std::string path)
+    : Checkpoint(std::move(path)), file_(MappedFile::open(this->path())) {
   SafetensorsHeader header = parse_safetensors_header(file_->bytes(), this->path());
   const std::string file_name = std::filesystem::path(this->path()).filename().string();
   for (auto& entry : header.entries) entry.file = file_name;
@@ -47,7 +49,8 @@ SafetensorsFile::SafetensorsFile(std::string path) : Checkpoint(std::move(path))
 
 SafetensorsFile::~SafetensorsFile() = default;
 
-void SafetensorsFile::attach_configs(std::unique_ptr<const Json> config, std::unique_ptr<const Json> generation_config) {
+void SafetensorsFile::attach_configs(std::unique_ptr<const Json> config,
+                                     std::unique_ptr<const Json> generation_config) {
   config_ = std::move(config);
   generation_config_ = std::move(generation_config);
 }
@@ -63,7 +66,9 @@ Tensor SafetensorsFile::read_entry(size_t index) const {
   return copy;
 }
 
-void SafetensorsFile::release_entry(size_t index) const { file_->drop_pages(offsets_[index], entries()[index].bytes); }
+void SafetensorsFile::release_entry(size_t index) const {
+  file_->drop_pages(offsets_[index], entries()[index].bytes);
+}
 
 SafetensorsWriter::SafetensorsWriter(std::string path, std::vector<TensorEntry> entries, TensorOrder order,
                                      const std::map<std::string, std::string>& metadata)
@@ -75,14 +80,15 @@ SafetensorsWriter::SafetensorsWriter(std::string path, std::vector<TensorEntry> 
 }
 
 void SafetensorsWriter::write(std::string_view tensor_name, const Tensor& tensor) {
-  require(next_ < entries_.size(), "[safetensors] {}: tensor '{}': expected no more than the {} listed tensors", path_,
+  require(next_ < entries_.size(),
+          "[safetensors] {}: tensor '{}': expected no more than the {} listed tensors", path_,
           shown(tensor_name), entries_.size());
   const TensorEntry& entry = entries_[next_];
-  require(tensor_name == entry.name, "[safetensors] {}: tensor '{}': expected tensor '{}' next", path_, shown(tensor_name),
-          shown(entry.name));
+  require(tensor_name == entry.name, "[safetensors] {}: tensor '{}': expected tensor '{}' next", path_,
+          shown(tensor_name), shown(entry.name));
   require(tensor.defined() && tensor.dtype() == entry.type && tensor.shape() == entry.shape,
-          "[safetensors] {}: tensor '{}': expected {} {}, found {}", path_, shown(entry.name), name(entry.type), entry.shape.str(),
-          describe(tensor));
+          "[safetensors] {}: tensor '{}': expected {} {}, found {}", path_, shown(entry.name),
+          name(entry.type), entry.shape.str(), describe(tensor));
   std::span<const std::byte> rest(tensor.raw(), entry.bytes);
   while (!rest.empty()) {
     const size_t piece = std::min(rest.size(), kPieceBytes);
@@ -93,8 +99,8 @@ void SafetensorsWriter::write(std::string_view tensor_name, const Tensor& tensor
 }
 
 void SafetensorsWriter::finish() {
-  require(next_ == entries_.size(), "[safetensors] {}: tensor '{}': expected before the file is finished", path_,
-          next_ < entries_.size() ? shown(entries_[next_].name) : "");
+  require(next_ == entries_.size(), "[safetensors] {}: tensor '{}': expected before the file is finished",
+          path_, next_ < entries_.size() ? shown(entries_[next_].name) : "");
   file_.commit();
 }
 

@@ -17,7 +17,8 @@ namespace qkv {
 
 class SafetensorsFile final : public Checkpoint {
  public:
-  // Maps the file and checks its header. Throws Error `[safetensors] <path>: tensor 'x': expected ..., found ...`.
+  // Maps the file and checks its header. Throws Error `[safetensors] <path>: tensor 'x': expected ..., found
+  // ...`.
   explicit SafetensorsFile(std::string path);
   ~SafetensorsFile() override;
 
@@ -39,26 +40,30 @@ class SafetensorsFile final : public Checkpoint {
 
 // In what order tensors lie in a written file.
 enum class TensorOrder {
-  // By size of the element, largest first, then by name: every tensor is aligned for its type, as in files by the reference
+  // By size of the element, largest first, then by name: every tensor is aligned for its type, as in files by
+  // the reference
   // implementation.
   aligned,
-  // As listed. Where a type of larger elements follows one of smaller ones it may be unaligned, and readers copy it.
+  // As listed. Where a type of larger elements follows one of smaller ones it may be unaligned, and readers
+  // copy it.
   given,
 };
 
 // Streams tensors into a file that appears on finish(). Never holds more than the tensor being written.
 class SafetensorsWriter {
  public:
-  // `entries` give the name, type and shape of everything that will be written. Throws Error naming the tensor that the
-  // format cannot hold, or the path that cannot be created.
-  SafetensorsWriter(std::string path, std::vector<TensorEntry> entries, TensorOrder order = TensorOrder::aligned,
+  // `entries` give the name, type and shape of everything that will be written. Throws Error naming the
+  // tensor that the format cannot hold, or the path that cannot be created.
+  SafetensorsWriter(std::string path, std::vector<TensorEntry> entries,
+                    TensorOrder order = TensorOrder::aligned,
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
   // The order in which write() must be called.
   const std::vector<TensorEntry>& entries() const { return entries_; }
   // The size that the finished file will have, in bytes.
   uint64_t file_bytes() const { return file_bytes_; }
-  // Appends the next tensor. Throws Error if its name, type or shape is not that of the next entry, or if the disk is full.
+  // Appends the next tensor. Throws Error if its name, type or shape is not that of the next entry, or if the
+  // disk is full.
   void write(std::string_view name, const Tensor& tensor);
   // Makes the file appear. Throws Error if a tensor is still to come.
   void finish();

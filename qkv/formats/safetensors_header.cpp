@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "qkv/core/error.h"
+#include "qkv/core/parallel.h"
 #include "qkv/core/utf8.h"
 #include "qkv/formats/content.h"
 #include "qkv/formats/json_events.h"
@@ -17,8 +18,8 @@ namespace qkv {
 namespace {
 
 // Element types of the format that have no DType here.
-constexpr std::array<std::string_view, 7> kUnsupportedTypes = {"C64",     "F4",          "F6_E2M3",    "F6_E3M2",
-                                                               "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"};
+constexpr std::array<std::string_view, 7> kUnsupportedTypes = {
+    "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"};
 
 std::string supported_types() {
   std::string list;
@@ -47,8 +48,9 @@ class HeaderEvents final : public JsonEvents {
     if (path.empty()) {
       require(!is_list, "[safetensors] {}: header: expected an object, found a list", where_);
     } else if (path.size() == 1) {
-      require(names_.insert(path[0]).second, "[safetensors] {}: tensor '{}': expected once in the header, found twice", where_,
-              shown(path[0]));
+      if (!names_.insert(path[0]).second)
+        fail("[safetensors] {}: tensor '{}': expected once in the header, found twice", where_,
+             shown(path[0]));
       if (is_list) wrong(path, "an object", found);
       draft_ = {};
     } else if (is_metadata(path)) {
@@ -115,7 +117,8 @@ class HeaderEvents final : public JsonEvents {
   }
 
   std::string subject(const JsonPath& path) const {
-    std::string text = is_metadata(path) ? std::string(kSafetensorsMetadataKey) : fmt::format("tensor '{}'", shown(path[0]));
+    std::string text =
+        is_metadata(path) ? std::string(kSafetensorsMetadataKey) : fmt::format("tensor '{}'", shown(path[0]));
     if (path.size() > 1) text += fmt::format(": {}", shown(path[1]));
     return text;
   }
@@ -123,52 +126,63 @@ class HeaderEvents final : public JsonEvents {
     fail("[safetensors] {}: {}: expected {}, found {}", where_, subject(path), expected, found);
   }
   void require_first(const JsonPath& path, bool seen) const {
-    require(!seen, "[safetensors] {}: {}: expected once, found twice", where_, subject(path));
+    if (seen) fail("[safetensors] {}: {}: expected once, found twice", where_, subject(path));
   }
 
   void finish_tensor(const std::string& name) {
     const auto here = [&] { return fmt::format("[safetensors] {}: tensor '{}'", where_, shown(name)); };
-    require(draft_.type.has_value(), "{}: expected the keys dtype, shape and data_offsets, found no dtype", here());
-    require(draft_.shape.has_value(), "{}: expected the keys dtype, shape and data_offsets, found no shape", here());
-    require(draft_.offsets.has_value(), "{}: expected the keys dtype, shape and data_offsets, found no data_offsets", here());
+    if (!draft_.type) fail("{}: expected the keys dtype, shape and data_offsets, found no dtype", here());
+    if (!draft_.shape) fail("{}: expected the keys dtype, shape and data_offsets, found no shape", here());
+    if (!draft_.offsets)
+      fail("{}: expected the keys dtype, shape and data_offsets, found no data_offsets", here());
     Item item;
     item.entry.name = name;
-    item.entry.type = known_type(here(), *draft_.type);
-    item.entry.shape = known_shape(here(), *draft_.shape);
+    item.entry.type = known_type(here, *draft_.type);
+    item.entry.shape = known_shape(here, *draft_.shape);
     const auto& offsets = *draft_.offsets;
-    require(offsets.size() == 2, "{}: data_offsets: expected 2 integers, found {}", here(), offsets.size());
+    if (offsets.size() != 2) fail("{}: data_offsets: expected 2 integers, found {}", here(), offsets.size());
     item.begin = offsets[0];
     item.end = offsets[1];
-    require(item.begin <= item.end, "{}: data_offsets: expected begin <= end, found [{}, {}]", here(), item.begin, item.end);
+    if (item.begin > item.end)
+      fail("{}: data_offsets: expected begin <= end, found [{}, {}]", here(), item.begin, item.end);
     try {
       item.entry.bytes = tensor_bytes(item.entry.type, item.entry.shape);
     } catch (const Error& error) {
       fail("{}: {}", here(), error.what());
     }
-    require(item.end - item.begin == item.entry.bytes, "{}: data_offsets: expected {} bytes for {} {}, found [{}, {}] ({} bytes)",
-            here(), item.entry.bytes, *draft_.type, item.entry.shape.str(), item.begin, item.end, item.end - item.begin);
+    if (item.end - item.begin != item.entry.bytes)
+      fail("{}: data_offsets: expected {} bytes for {} {}, found [{}, {}] ({} bytes)", here(),
+           item.entry.bytes, *draft_.type, item.entry.shape.str(), item.begin, item.end,
+           item.end - item.begin);
     items_.push_back(std::move(item));
   }
 
-  static DType known_type(const std::string& here, const std::string& type) {
+  // `here` makes the opening of an error sentence; making it for every tensor would cost more than reading
+  // the header.
+  using Opening = FunctionRef<std::string()>;
+
+  static DType known_type(Opening here, const std::string& type) {
     if (const auto known = dtype_from_safetensors(type)) return *known;
-    const bool in_format = std::find(kUnsupportedTypes.begin(), kUnsupportedTypes.end(), type) != kUnsupportedTypes.end();
-    fail("{}: dtype: expected one of {}, found {}'{}'", here, supported_types(), in_format ? "the unsupported type " : "",
-         shown(type));
+    const bool in_format =
+        std::find(kUnsupportedTypes.begin(), kUnsupportedTypes.end(), type) != kUnsupportedTypes.end();
+    fail("{}: dtype: expected one of {}, found {}'{}'", here(), supported_types(),
+         in_format ? "the unsupported type " : "", shown(type));
   }
 
-  static Shape known_shape(const std::string& here, const std::vector<uint64_t>& dims) {
-    require(dims.size() <= Shape::kMaximumRank, "{}: shape: expected at most {} dimensions, found {}", here,
-            int{Shape::kMaximumRank}, dims.size());
+  static Shape known_shape(Opening here, const std::vector<uint64_t>& dims) {
+    if (dims.size() > Shape::kMaximumRank) {
+      fail("{}: shape: expected at most {} dimensions, found {}", here(), int{Shape::kMaximumRank},
+           dims.size());
+    }
     std::vector<int64_t> values;
     for (const uint64_t dim : dims) {
-      require(dim < uint64_t{1} << 62, "{}: shape: expected dimensions below 2^62, found {}", here, dim);
+      if (dim >= uint64_t{1} << 62) fail("{}: shape: expected dimensions below 2^62, found {}", here(), dim);
       values.push_back(static_cast<int64_t>(dim));
     }
     try {
       return Shape(values);
     } catch (const Error& error) {
-      fail("{}: {}", here, error.what());
+      fail("{}: {}", here(), error.what());
     }
   }
 
@@ -184,20 +198,24 @@ void require_exact_cover(const std::vector<Item>& items, uint64_t data_bytes, st
   uint64_t position = 0;
   const Item* before = nullptr;
   for (const Item& item : items) {
-    const auto here = [&] { return fmt::format("[safetensors] {}: tensor '{}'", where, shown(item.entry.name)); };
-    require(item.end <= data_bytes, "{}: data_offsets: expected an end within the file's {} bytes of data, found [{}, {}]", here(),
-            data_bytes, item.begin, item.end);
+    const auto here = [&] {
+      return fmt::format("[safetensors] {}: tensor '{}'", where, shown(item.entry.name));
+    };
+    if (item.end > data_bytes)
+      fail("{}: data_offsets: expected an end within the file's {} bytes of data, found [{}, {}]", here(),
+           data_bytes, item.begin, item.end);
     if (item.begin < position) {
-      fail("{}: data_offsets: expected a begin of {} or more, found {}, which overlaps tensor '{}'", here(), position, item.begin,
-           shown(before->entry.name));
+      fail("{}: data_offsets: expected a begin of {} or more, found {}, which overlaps tensor '{}'", here(),
+           position, item.begin, shown(before->entry.name));
     }
-    require(item.begin == position, "{}: data_offsets: expected a begin of {}, found {}, which leaves a hole of {} bytes", here(),
-            position, item.begin, item.begin - position);
+    if (item.begin != position)
+      fail("{}: data_offsets: expected a begin of {}, found {}, which leaves a hole of {} bytes", here(),
+           position, item.begin, item.begin - position);
     position = item.end;
     before = &item;
   }
-  require(position == data_bytes, "[safetensors] {}: expected {} bytes of data by the header, found {}", where, position,
-          data_bytes);
+  require(position == data_bytes, "[safetensors] {}: expected {} bytes of data by the header, found {}",
+          where, position, data_bytes);
 }
 
 }  // namespace
@@ -213,23 +231,27 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std:
     const std::string_view kind = content_by_signature(file);
     require(kind.empty(), "[safetensors] {}: expected a safetensors file, found {}", where, kind);
   }
-  require(file.size() >= kSafetensorsLengthBytes, "[safetensors] {}: expected at least {} bytes, found {}", where,
-          kSafetensorsLengthBytes, file.size());
+  require(file.size() >= kSafetensorsLengthBytes, "[safetensors] {}: expected at least {} bytes, found {}",
+          where, kSafetensorsLengthBytes, file.size());
   const uint64_t length = safetensors_header_length(file);
   const uint64_t after_length = file.size() - kSafetensorsLengthBytes;
-  require(length <= kSafetensorsHeaderLimit, "[safetensors] {}: header length: expected at most {} bytes, found {}", where,
+  require(length <= kSafetensorsHeaderLimit,
+          "[safetensors] {}: header length: expected at most {} bytes, found {}", where,
           kSafetensorsHeaderLimit, length);
-  require(length <= after_length, "[safetensors] {}: header length: expected at most the {} bytes that follow, found {}", where,
+  require(length <= after_length,
+          "[safetensors] {}: header length: expected at most the {} bytes that follow, found {}", where,
           after_length, length);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + kSafetensorsLengthBytes, length);
-  require(!text.empty() && text[0] == '{', "[safetensors] {}: header: expected a JSON object that begins with '{{', found {}",
-          where, text.empty() ? "nothing" : fmt::format("'{}'", shown(text.substr(0, 8))));
+  if (text.empty() || text[0] != '{')
+    fail("[safetensors] {}: header: expected a JSON object that begins with '{{', found {}", where,
+         text.empty() ? "nothing" : fmt::format("'{}'", shown(text.substr(0, 8))));
 
   HeaderEvents events(where);
   scan_json(text, fmt::format("[safetensors] {}: header", where), events);
   std::vector<Item> items = events.take_items();
-  std::stable_sort(items.begin(), items.end(),
-                   [](const Item& a, const Item& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
   require_exact_cover(items, after_length - length, where);
 
   SafetensorsHeader header;
@@ -242,9 +264,10 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std:
 }
 
 std::string make_safetensors_header(const std::vector<TensorEntry>& entries,
-                                    const std::map<std::string, std::string>& metadata, std::string_view where) {
+                                    const std::map<std::string, std::string>& metadata,
+                                    std::string_view where) {
   const auto quoted = [&](const std::string& text) {
-    require(!first_invalid_utf8(text), "[safetensors] {}: '{}': expected valid UTF-8", where, shown(text));
+    if (first_invalid_utf8(text)) fail("[safetensors] {}: '{}': expected valid UTF-8", where, shown(text));
     return dump_json(Json(text));
   };
   // Built as text: a document tree of many thousand keys costs more than the whole rest.
@@ -260,22 +283,27 @@ std::string make_safetensors_header(const std::vector<TensorEntry>& entries,
   uint64_t position = 0;
   for (const auto& entry : entries) {
     const auto here = [&] { return fmt::format("[safetensors] {}: tensor '{}'", where, shown(entry.name)); };
-    require(entry.name != kSafetensorsMetadataKey, "{}: the name is reserved by the format", here());
-    require(names.insert(entry.name).second, "{}: expected once, found twice", here());
-    require(!traits(entry.type).safetensors.empty(), "{}: expected one of the format's types, {}; found {}", here(),
-            supported_types(), name(entry.type));
+    if (entry.name == kSafetensorsMetadataKey) fail("{}: the name is reserved by the format", here());
+    if (!names.insert(entry.name).second) fail("{}: expected once, found twice", here());
+    if (traits(entry.type).safetensors.empty())
+      fail("{}: expected one of the format's types, {}; found {}", here(), supported_types(),
+           name(entry.type));
     uint64_t end = 0;
-    require(!__builtin_add_overflow(position, entry.bytes, &end), "{}: the file would pass 2^64 bytes", here());
-    json += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", json == "{" ? "" : ",",
-                        quoted(entry.name), traits(entry.type).safetensors, fmt::join(entry.shape.dims(), ","), position, end);
+    if (__builtin_add_overflow(position, entry.bytes, &end))
+      fail("{}: the file would pass 2^64 bytes", here());
+    json += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
+                        json == "{" ? "" : ",", quoted(entry.name), traits(entry.type).safetensors,
+                        fmt::join(entry.shape.dims(), ","), position, end);
     position = end;
   }
   json += "}";
   json.append((8 - json.size() % 8) % 8, ' ');
-  require(json.size() <= kSafetensorsHeaderLimit, "[safetensors] {}: header: expected at most {} bytes, found {}", where,
-          kSafetensorsHeaderLimit, json.size());
+  require(json.size() <= kSafetensorsHeaderLimit,
+          "[safetensors] {}: header: expected at most {} bytes, found {}", where, kSafetensorsHeaderLimit,
+          json.size());
   std::string result;
-  for (size_t i = 0; i < kSafetensorsLengthBytes; ++i) result += static_cast<char>(json.size() >> (8 * i) & 0xff);
+  for (size_t i = 0; i < kSafetensorsLengthBytes; ++i)
+    result += static_cast<char>(json.size() >> (8 * i) & 0xff);
   return result + json;
 }
 

@@ -1,6 +1,6 @@
-// The header of a safetensors file (https://github.com/huggingface/safetensors, "Format"): 8 bytes of little-endian
-// header length, a JSON object {name: {dtype, shape, data_offsets: [begin, end]}} padded with spaces, then the data. The
-// offsets count from the end of the header and must cover the data exactly once.
+// The header of a safetensors file (https://github.com/huggingface/safetensors, "Format"): 8 bytes of
+// little-endian header length, a JSON object {name: {dtype, shape, data_offsets: [begin, end]}} padded with
+// spaces, then the data. The offsets count from the end of the header and must cover the data exactly once.
 #pragma once
 
 #include <cstddef>
@@ -29,15 +29,16 @@ struct SafetensorsHeader {
 // The first 8 bytes as a number; `file` has at least that many.
 uint64_t safetensors_header_length(std::span<const std::byte> file);
 
-// Reads and checks the header of a whole file (its data is not touched). Throws Error `[safetensors] <where>: ...` naming
-// the tensor for anything that the format does not allow, and for what it allows and this program does not hold: more than
-// four dimensions, element types without a DType.
+// Reads and checks the header of a whole file (its data is not touched). Throws Error `[safetensors] <where>:
+// ...` naming the tensor for anything that the format does not allow, and for what it allows and this program
+// does not hold: more than four dimensions, element types without a DType.
 SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, std::string_view where);
 
-// The length, the JSON and its padding to a multiple of 8 bytes, for tensors whose data follow in this order. Throws Error
-// naming the tensor for a duplicate or reserved name, a name that is not UTF-8, a type that the format lacks, or a header
-// beyond the limit. `entries[i].bytes` must be set.
+// The length, the JSON and its padding to a multiple of 8 bytes, for tensors whose data follow in this order.
+// Throws Error naming the tensor for a duplicate or reserved name, a name that is not UTF-8, a type that the
+// format lacks, or a header beyond the limit. `entries[i].bytes` must be set.
 std::string make_safetensors_header(const std::vector<TensorEntry>& entries,
-                                    const std::map<std::string, std::string>& metadata, std::string_view where);
+                                    const std::map<std::string, std::string>& metadata,
+                                    std::string_view where);
 
 }  // namespace qkv

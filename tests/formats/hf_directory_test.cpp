@@ -58,7 +58,9 @@ TEST_P(RealCheckpoint, RoundTripsBitByBit) {
   test::TemporaryDirectory dir;
   for (const uint64_t limit : {uint64_t{5'000'000'000}, uint64_t{60'000}, uint64_t{1}}) {
     AtomicDirectory target(dir / "model");
-    write_hf_weights(target.path(), source->entries(), [&](const TensorEntry& entry) { return source->read(entry.name); }, limit);
+    write_hf_weights(
+        target.path(), source->entries(), [&](const TensorEntry& entry) { return source->read(entry.name); },
+        limit);
     target.commit();
     const HfDirectory copy(dir / "model");
     expect_same_tensors(*source, copy);
@@ -86,14 +88,20 @@ TEST_P(RealCheckpoint, IsRewrittenAsTheSameFile) {
   EXPECT_EQ(read_file(dir / "model.safetensors"), read_file(source_path));
 }
 
-INSTANTIATE_TEST_SUITE_P(Llama, RealCheckpoint, ::testing::Values("llama", "llama_sharded", "llama_bf16", "llama_f16"),
+INSTANTIATE_TEST_SUITE_P(Llama, RealCheckpoint,
+                         ::testing::Values("llama", "llama_sharded", "llama_bf16", "llama_f16"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(HfDirectory, FillsShardsUpToTheLimit) {
   test::TemporaryDirectory dir;
-  const std::vector<TensorEntry> entries = {{"a", DType::u8, Shape{4}}, {"b", DType::u8, Shape{6}}, {"c", DType::u8, Shape{1}},
-                                            {"big", DType::u8, Shape{30}}, {"d", DType::u8, Shape{2}}};
-  write_hf_weights(dir.path(), entries, [](const TensorEntry& entry) { return Tensor::zeros(entry.shape, entry.type); }, 10);
+  const std::vector<TensorEntry> entries = {{"a", DType::u8, Shape{4}},
+                                            {"b", DType::u8, Shape{6}},
+                                            {"c", DType::u8, Shape{1}},
+                                            {"big", DType::u8, Shape{30}},
+                                            {"d", DType::u8, Shape{2}}};
+  write_hf_weights(
+      dir.path(), entries, [](const TensorEntry& entry) { return Tensor::zeros(entry.shape, entry.type); },
+      10);
   const Json index = load_json(dir / "model.safetensors.index.json");
   const std::map<std::string, std::string> expected = {{"a", "model-00001-of-00004.safetensors"},
                                                        {"b", "model-00001-of-00004.safetensors"},
@@ -108,8 +116,9 @@ TEST(HfDirectory, NewWeightsReplaceTheOldOnes) {
   test::TemporaryDirectory dir;
   write_file(dir / "model-of-mine.safetensors", "kept");
   const auto write = [&](int64_t elements, uint64_t limit) {
-    write_hf_weights(dir.path(), {{"a", DType::u8, Shape{elements}}, {"b", DType::u8, Shape{elements}}},
-                     [](const TensorEntry& entry) { return Tensor::zeros(entry.shape, entry.type); }, limit);
+    write_hf_weights(
+        dir.path(), {{"a", DType::u8, Shape{elements}}, {"b", DType::u8, Shape{elements}}},
+        [](const TensorEntry& entry) { return Tensor::zeros(entry.shape, entry.type); }, limit);
     EXPECT_EQ(HfDirectory(dir.path()).read("b").elements(), elements);
     return std::distance(fs::directory_iterator(dir.path()), {});
   };
@@ -122,8 +131,9 @@ TEST(HfDirectory, NewWeightsReplaceTheOldOnes) {
 TEST(HfDirectory, RefusesDuplicatesBeforeItWrites) {
   test::TemporaryDirectory dir;
   EXPECT_THAT(error_of([&] {
-                write_hf_weights(dir.path(), {{"a", DType::u8, Shape{1}}, {"a", DType::u8, Shape{1}}},
-                                 [](const TensorEntry& entry) { return Tensor::zeros(entry.shape, entry.type); }, 1);
+                write_hf_weights(
+                    dir.path(), {{"a", DType::u8, Shape{1}}, {"a", DType::u8, Shape{1}}},
+                    [](const TensorEntry& entry) { return Tensor::zeros(entry.shape, entry.type); }, 1);
               }),
               HasSubstr("tensor 'a': expected once, found twice"));
   EXPECT_TRUE(fs::is_empty(dir.path()));
@@ -141,16 +151,24 @@ TEST(HfDirectory, ExplainsIndexesAndShardsThatDisagree) {
   const std::string index = "[huggingface] " + dir / "model.safetensors.index.json" + ": ";
   EXPECT_EQ(opening(R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})"), "(no error)");
   EXPECT_EQ(opening(R"({"weight_map":{"a":"1.safetensors","b":"3.safetensors"}})"),
-            here + "shard '3.safetensors': expected by model.safetensors.index.json for tensor 'b', found no such file");
-  EXPECT_EQ(opening(R"({"weight_map":{"a":"1.safetensors","c":"1.safetensors"}})"),
-            here + "tensor 'c': expected in shard '1.safetensors' by model.safetensors.index.json, found in no shard");
+            here +
+                "shard '3.safetensors': expected by model.safetensors.index.json for tensor 'b', found no "
+                "such file");
+  EXPECT_EQ(
+      opening(R"({"weight_map":{"a":"1.safetensors","c":"1.safetensors"}})"),
+      here +
+          "tensor 'c': expected in shard '1.safetensors' by model.safetensors.index.json, found in no shard");
   EXPECT_EQ(opening(R"({"weight_map":{"a":"2.safetensors","b":"1.safetensors"}})"),
-            here + "tensor 'a': expected in shard '2.safetensors' by model.safetensors.index.json, found in '1.safetensors'");
-  for (const char* escape : {"../1.safetensors", "/etc/passwd", "..", ".", "", "sub/1.safetensors", "x\\u0000y"}) {
+            here +
+                "tensor 'a': expected in shard '2.safetensors' by model.safetensors.index.json, found in "
+                "'1.safetensors'");
+  for (const char* escape :
+       {"../1.safetensors", "/etc/passwd", "..", ".", "", "sub/1.safetensors", "x\\u0000y"}) {
     EXPECT_THAT(opening(fmt::format(R"({{"weight_map":{{"a":"{}"}}}})", escape)),
                 StartsWith(index + "tensor 'a': expected the name of a file in the same directory, found '"));
   }
-  EXPECT_THAT(opening(R"({"weight_map":{"a":")" + std::string(10000, 'x') + R"("}})"), HasSubstr("found no such file"));
+  EXPECT_THAT(opening(R"({"weight_map":{"a":")" + std::string(10000, 'x') + R"("}})"),
+              HasSubstr("found no such file"));
   EXPECT_EQ(opening(R"({"weight_map":{"a":3}})"),
             index + "tensor 'a': expected the name of a file in the same directory, found the number 3");
   EXPECT_EQ(opening(R"({"weight_map":{"a":[]}})"),
@@ -168,13 +186,15 @@ TEST(HfDirectory, ExplainsIndexesAndShardsThatDisagree) {
   EXPECT_EQ(opening(R"({"weight_map":{"a":"1.safetensors","b":"3.safetensors"}})"),
             here + "tensor 'a': expected in one shard, found in '1.safetensors' and '3.safetensors'");
   write_file(dir / "2.safetensors", "version https://git-lfs.github.com/spec/v1\n");
-  EXPECT_THAT(opening(R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})"), HasSubstr("git lfs pull"));
+  EXPECT_THAT(opening(R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})"),
+              HasSubstr("git lfs pull"));
 }
 
 TEST(HfDirectory, KeepsTensorsThatTheIndexLeavesOut) {
   test::TemporaryDirectory dir;
   write_file(dir / "1.safetensors", test::small_safetensors());
-  write_file(dir / "model.safetensors.index.json", R"({"metadata":{"total_size":"x"},"weight_map":{"a":"1.safetensors"}})");
+  write_file(dir / "model.safetensors.index.json",
+             R"({"metadata":{"total_size":"x"},"weight_map":{"a":"1.safetensors"}})");
   EXPECT_NE(HfDirectory(dir.path()).find("b"), nullptr);
 }
 
@@ -190,13 +210,15 @@ TEST(HfDirectory, RefusesAConfigThatIsNoObject) {
   test::TemporaryDirectory dir;
   write_shard(dir / "model.safetensors", "a");
   write_file(dir / "config.json", "[]");
-  EXPECT_THAT(error_of([&] { HfDirectory directory(dir.path()); }), HasSubstr("config.json: expected an object, found array"));
+  EXPECT_THAT(error_of([&] { HfDirectory directory(dir.path()); }),
+              HasSubstr("config.json: expected an object, found array"));
   write_file(dir / "config.json", "{");
   EXPECT_THAT(error_of([&] { HfDirectory directory(dir.path()); }), HasSubstr("config.json: not valid JSON"));
 }
 
 TEST(PythonJson, ReadsTheNumbersThatPythonWrites) {
-  const Json json = parse_python_json(R"({"limit": [0.0, Infinity], "x": -Infinity, "y": NaN, "s": "\"NaN, Infinity\\"})", "f");
+  const Json json = parse_python_json(
+      R"({"limit": [0.0, Infinity], "x": -Infinity, "y": NaN, "s": "\"NaN, Infinity\\"})", "f");
   EXPECT_EQ(json["limit"][1].get<double>(), INFINITY);
   EXPECT_EQ(json["x"].get<double>(), -INFINITY);
   EXPECT_TRUE(std::isnan(json["y"].get<double>()));
@@ -220,7 +242,9 @@ TEST(OpenCheckpoint, TellsFormatsByContent) {
 
 TEST(OpenCheckpoint, SaysWhatWasFoundInstead) {
   test::TemporaryDirectory dir;
-  const auto opening = [&](const std::string& name) { return error_of([&] { open_checkpoint(dir / name); }); };
+  const auto opening = [&](const std::string& name) {
+    return error_of([&] { open_checkpoint(dir / name); });
+  };
   EXPECT_THAT(opening("absent"), HasSubstr("found no such file or directory"));
   EXPECT_THAT(opening(std::string(300, 'x')), HasSubstr("found File name too long"));
   fs::create_directory(dir / "model");
@@ -237,7 +261,8 @@ TEST(OpenCheckpoint, SaysWhatWasFoundInstead) {
   write_file(dir / "m.txt", "hello");
   EXPECT_THAT(opening("m.txt"), HasSubstr("found a file of 5 bytes of no known kind"));
   write_file(dir / "m.safetensors", "hello");
-  EXPECT_THAT(opening("m.safetensors"), HasSubstr("[safetensors] " + dir / "m.safetensors" + ": expected at least 8 bytes, found 5"));
+  EXPECT_THAT(opening("m.safetensors"),
+              HasSubstr("[safetensors] " + dir / "m.safetensors" + ": expected at least 8 bytes, found 5"));
 }
 
 }  // namespace

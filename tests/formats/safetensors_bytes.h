@@ -10,7 +10,8 @@ namespace qkv::test {
 // The length, the header exactly as given, the data.
 inline std::string safetensors_bytes(std::string_view header, std::string_view data) {
   std::string file;
-  for (int i = 0; i < 8; ++i) file += static_cast<char>(static_cast<uint64_t>(header.size()) >> (8 * i) & 0xff);
+  for (int i = 0; i < 8; ++i)
+    file += static_cast<char>(static_cast<uint64_t>(header.size()) >> (8 * i) & 0xff);
   file += header;
   file += data;
   return file;

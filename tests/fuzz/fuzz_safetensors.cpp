@@ -1,5 +1,5 @@
-// Any bytes as a safetensors file and as a shard index: accepted, or refused with Error; never a crash, a hang or a read
-// outside of the file.
+// Any bytes as a safetensors file and as a shard index: accepted, or refused with Error; never a crash, a
+// hang or a read outside of the file.
 #include <cstdint>
 #include <cstdlib>
 #include <numeric>
@@ -15,7 +15,8 @@
 
 namespace {
 
-// What was accepted must hold: every tensor inside of the file, and a header made from the entries reads back as they are.
+// What was accepted must hold: every tensor inside of the file, and a header made from the entries reads back
+// as they are.
 void check_accepted(std::span<const std::byte> file, const qkv::SafetensorsHeader& header) {
   uint64_t sum = 0;
   for (size_t i = 0; i < header.entries.size(); ++i) {
@@ -31,7 +32,9 @@ void check_accepted(std::span<const std::byte> file, const qkv::SafetensorsHeade
   const auto second = qkv::parse_safetensors_header(std::as_bytes(std::span(copy)), "again");
   if (second.entries.size() != header.entries.size()) std::abort();
   for (size_t i = 0; i < second.entries.size(); ++i) {
-    if (second.entries[i].type != header.entries[i].type || !(second.entries[i].shape == header.entries[i].shape)) std::abort();
+    if (second.entries[i].type != header.entries[i].type ||
+        !(second.entries[i].shape == header.entries[i].shape))
+      std::abort();
   }
 }
 
