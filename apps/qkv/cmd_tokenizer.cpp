@@ -1,7 +1,6 @@
 // qkv tokenizer: trains a vocabulary, and shows and checks what one does.
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -32,14 +31,6 @@ struct TrainCommand {
 
 void train(TrainCommand& command) {
   if (!command.eos.empty()) command.options.eos_token = command.eos;
-  uint64_t bytes = 0;
-  for (const auto& file : command.files) {
-    std::error_code code;
-    const uint64_t size = std::filesystem::file_size(file, code);
-    require(!code, "{}: cannot be read: {}", file, code.message());
-    bytes += size;
-  }
-  if (!command.json) print_note(fmt::format("learning {} tokens from {}", command.options.vocab_size, format_bytes(bytes)));
   BpeTrainingReport report;
   const auto tokenizer = train_bpe(command.files, command.options, &report);
   AtomicDirectory directory(command.out);
