@@ -6,6 +6,7 @@
 #include "qkv/core/error.h"
 #include "qkv/core/interrupt.h"
 #include "qkv/core/log.h"
+#include "qkv/core/parallel.h"
 #include "qkv/core/progress.h"
 #include "qkv/train/pretrain_job.h"
 
@@ -79,7 +80,10 @@ void add_train(CLI::App& app) {
   train->require_subcommand(1);
   auto arguments = std::make_shared<TrainArguments>();
   CLI::App* pretrain = train->add_subcommand("pretrain", "Train a language model from text: qkv train pretrain [CONFIG.yaml] ...");
+  // Keys are read from what is left over, so leftovers must stay here rather than fall through to the program.
+  pretrain->fallthrough(false);
   pretrain->allow_extras();
+  pretrain->add_option_function<int>("--threads", set_num_threads, "threads to use")->type_name("N");
   pretrain->footer(describe_keys);
   pretrain->add_option("--data", arguments->data, "text files (data.train)")->delimiter(',');
   pretrain->add_option("--out", arguments->settings.output, "directory of the run")->required();

@@ -221,7 +221,10 @@ void PretrainSettings::bind(ConfigTable& t) {
 TrainResult run_pretraining(PretrainSettings s) {
   require(!s.output.empty(), "train: expected an output directory (--out)");
   require(!s.train_files.empty(), "train: expected text files (--data), found none");
-  for (const auto& path : s.train_files) require(fs::exists(path), "{}: no such file", path);
+  for (const auto& path : s.train_files) {
+    require(fs::is_regular_file(path), "{}: no such file", path);
+    require(fs::file_size(path) > 0, "{}: expected text, found an empty file", path);
+  }
   if (s.dtype == "auto") s.dtype = bf16_products_are_native() ? "bf16" : "f32";
 
   ConfigTable table;

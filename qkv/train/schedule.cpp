@@ -7,6 +7,14 @@
 #include "qkv/core/json.h"
 
 namespace qkv {
+namespace {
+
+// From 1 at progress 0 to `floor` at progress 1 and after.
+double cosine_between(double floor, double progress) {
+  return floor + (1 - floor) * 0.5 * (1 + std::cos(3.14159265358979323846 * std::min(1.0, progress)));
+}
+
+}  // namespace
 
 std::vector<std::string> schedule_kinds() { return {"cosine", "linear", "constant", "wsd", "inverse-sqrt"}; }
 
@@ -25,11 +33,11 @@ double schedule_factor(const ScheduleConfig& schedule, int64_t step) {
     const double decay = std::max(1.0, std::round(total * schedule.decay_fraction));
     const double begin = total - decay;
     if (now < begin) return 1;
-    return std::max(floor, 1 - (1 - floor) * (now - begin) / decay);
+    return cosine_between(floor, (now - begin) / decay);
   }
   const double progress = std::clamp((now - warmup) / std::max(1.0, total - warmup), 0.0, 1.0);
   if (schedule.kind == "linear") return 1 - (1 - floor) * progress;
-  if (schedule.kind == "cosine") return floor + (1 - floor) * 0.5 * (1 + std::cos(3.14159265358979323846 * progress));
+  if (schedule.kind == "cosine") return cosine_between(floor, progress);
   fail("schedule: expected one of {}, found '{}'{}", fmt::join(schedule_kinds(), ", "), schedule.kind,
        suggestion(schedule.kind, schedule_kinds()));
 }

@@ -13,7 +13,7 @@ struct ScheduleConfig {
   int64_t warmup_steps = 0;     // linear from 0
   int64_t total_steps = 0;
   double min_ratio = 0.1;        // cosine, linear, wsd: the factor at the end
-  double decay_fraction = 0.2;   // wsd: the part of all steps that decays (linearly), Hu et al., arXiv 2404.06395
+  double decay_fraction = 0.2;   // wsd (Hu et al., arXiv 2404.06395): the part of all steps that decays, by a cosine
 };
 
 std::vector<std::string> schedule_kinds();

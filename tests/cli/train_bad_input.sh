@@ -8,8 +8,9 @@ train() { "$qkv" train pretrain --out run "${tiny[@]}" "$@" 2> all; code=$?; gre
 clean() { [ ! -e run/model ] && [ -z "$(find . -name '*.tmp-*')" ] || complain "left over: $(find run | head -5)"; rm -rf run; }
 
 : > empty.txt
-refused "expected text, found none" train --data empty.txt --tokenizer.path model_tokenizer_is_not_reached_first; clean
-refused "empty" train --data empty.txt; clean
+refused "empty.txt: expected text, found an empty file" train --data empty.txt; clean
+printf '\n \n\n' > blank.txt
+refused "expected text" train --data blank.txt; clean
 printf 'a b c d e f\n' > short.txt
 refused "expected at least 33 tokens for one sequence of 32" train --data short.txt --data.valid_fraction 0; clean
 printf 'good text\nbad \xff\xfe text\n' > latin.txt
