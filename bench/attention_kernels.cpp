@@ -1,13 +1,17 @@
-// Times the attention kernels alone, on one sequence: milliseconds, GFLOP/s of the products that the mask leaves (forward
-// 4, backward 10 operations per visible score and element), and the share of the f32 peak measured around each run.
+// Times the attention kernels alone, on one sequence: wall milliseconds, GFLOP/s of the products that the
+// mask leaves (forward 4, backward 10 operations per visible score and element), and GFLOP/s per second of
+// processor time beside the f32 peak of a core measured in the same way between the runs: the share that
+// stays meaningful on a busy machine.
 //
-//   bench_attention_kernels [--heads 12] [--kv-heads 12] [--dim 64] [--threads 2] [--repeats 7] [--window 0] [--full]
+//   bench_attention_kernels [--heads 12] [--kv-heads 12] [--dim 64] [--threads 2] [--repeats 7] [--window 0]
+//   [--full]
 //                           [--softcap 0] [--bf16] [--queries 0] [LENGTH...]
 //
 // --queries N: only the last N positions ask (1: decoding one token).
+#include <time.h>
+
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -33,36 +37,45 @@ struct Options {
   std::vector<int64_t> lengths;
 };
 
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+struct Time {
+  double wall = 0, processor = 0;  // seconds; processor: summed over threads
+};
+
+double clock_seconds(clockid_t clock) {
+  timespec now{};
+  ::clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 // Runs task(i, thread) for i in [0, n) on `threads` threads.
-void parallel(int threads, int64_t n, const std::function<void(int64_t, int)>& task) {
+Time parallel(int threads, int64_t n, const std::function<void(int64_t, int)>& task) {
   std::atomic<int64_t> next{0};
+  std::vector<double> processor(static_cast<size_t>(threads));
   const auto work = [&](int thread) {
+    const double start = clock_seconds(CLOCK_THREAD_CPUTIME_ID);
     for (int64_t i = next++; i < n; i = next++) task(i, thread);
+    processor[static_cast<size_t>(thread)] = clock_seconds(CLOCK_THREAD_CPUTIME_ID) - start;
   };
+  const double start = clock_seconds(CLOCK_MONOTONIC);
   std::vector<std::thread> others;
   for (int t = 1; t < threads; ++t) others.emplace_back(work, t);
   work(0);
   for (auto& other : others) other.join();
+  Time time{clock_seconds(CLOCK_MONOTONIC) - start, 0};
+  for (double seconds : processor) time.processor += seconds;
+  return time;
 }
 
-double peak_gflops(int threads) {
-  constexpr int64_t iterations = 2000000;
+// Floating-point operations per second of processor time.
+double core_peak(int threads) {
   std::vector<double> operations(static_cast<size_t>(threads));
-  const double seconds = seconds_of([&] {
-    parallel(threads, threads, [&](int64_t, int thread) {
-      float sink;
-      operations[static_cast<size_t>(thread)] += kernels().fma_burst(iterations, &sink);
-    });
+  const Time time = parallel(threads, threads, [&](int64_t, int thread) {
+    float sink;
+    operations[static_cast<size_t>(thread)] += kernels().fma_burst(2000000, &sink);
   });
   double sum = 0;
   for (double n : operations) sum += n;
-  return sum / seconds * 1e-9;
+  return sum / time.processor;
 }
 
 template <typename T>
@@ -74,11 +87,15 @@ std::vector<T> random_values(int64_t n, unsigned seed) {
   return values;
 }
 
-void report(const char* name, std::vector<double> seconds, double operations, double peak) {
-  std::sort(seconds.begin(), seconds.end());
-  const double least = seconds.front(), median = seconds[seconds.size() / 2];
-  std::printf("  %-9s min %9.3f ms  median %9.3f ms  %7.1f GFLOP/s  %5.1f %% of peak %.1f\n", name, least * 1e3, median * 1e3,
-              operations / least * 1e-9, 100 * operations / least * 1e-9 / peak, peak);
+void report(const char* name, std::vector<Time> times, double operations, double peak) {
+  const auto wall = [](const Time& a, const Time& b) { return a.wall < b.wall; };
+  const auto processor = [](const Time& a, const Time& b) { return a.processor < b.processor; };
+  const double core = operations / std::min_element(times.begin(), times.end(), processor)->processor;
+  std::sort(times.begin(), times.end(), wall);
+  const double least = times.front().wall, median = times[times.size() / 2].wall;
+  std::printf(
+      "  %-9s min %9.3f ms  median %9.3f ms  %6.1f GFLOP/s;  a core %5.1f GFLOP/s = %4.1f %% of %.1f\n", name,
+      least * 1e3, median * 1e3, operations / least * 1e-9, core * 1e-9, 100 * core / peak, peak * 1e-9);
 }
 
 template <typename T>
@@ -92,39 +109,42 @@ void run(const Options& options, int64_t length) {
   spec.window = options.window;
   spec.softcap = options.softcap;
   const int64_t n_q = options.queries > 0 ? options.queries : length;
-  const int64_t q_width = int64_t{spec.n_heads} * spec.qk_dim, k_width = int64_t{spec.n_kv_heads} * spec.qk_dim;
+  const int64_t q_width = int64_t{spec.n_heads} * spec.qk_dim,
+                k_width = int64_t{spec.n_kv_heads} * spec.qk_dim;
   const int group = spec.n_heads / spec.n_kv_heads;
 
   const auto q = random_values<T>(n_q * q_width, 1), k = random_values<T>(length * k_width, 2);
   const auto v = random_values<T>(length * k_width, 3), dout = random_values<T>(n_q * q_width, 4);
   std::vector<T> out(q.size()), dq(q.size());
   std::vector<float> dk(k.size()), dv(v.size()), lse(static_cast<size_t>(n_q * spec.n_heads));
-  AttentionSequence<T> sequence{q.data(), k.data(), v.data(), out.data(), lse.data(), n_q, length, q_width, k_width, k_width,
-                                q_width};
+  AttentionSequence<T> sequence{q.data(), k.data(), v.data(), out.data(), lse.data(), n_q,
+                                length,   q_width,  k_width,  k_width,    q_width};
 
   const auto& table = kernels().typed<T>();
   const size_t bytes = table.attention_scratch_bytes(spec, n_q * group);
   std::vector<std::unique_ptr<void, decltype(&std::free)>> scratch;
-  for (int t = 0; t < options.threads; ++t) scratch.emplace_back(std::aligned_alloc(64, (bytes + 63) / 64 * 64), &std::free);
+  for (int t = 0; t < options.threads; ++t)
+    scratch.emplace_back(std::aligned_alloc(64, (bytes + 63) / 64 * 64), &std::free);
 
   // Forward: a kv head's query heads together, queries in ranges. Backward: a kv head each.
   const int64_t range = 1536 / group < 1 ? 1 : 1536 / group;
   const int64_t ranges = (n_q + range - 1) / range;
   const auto forward = [&] {
-    parallel(options.threads, ranges * spec.n_kv_heads, [&](int64_t task, int thread) {
+    return parallel(options.threads, ranges * spec.n_kv_heads, [&](int64_t task, int thread) {
       const int kv = static_cast<int>(task % spec.n_kv_heads);
       const int64_t begin = (ranges - 1 - task / spec.n_kv_heads) * range;
-      table.attention_forward(spec, sequence, kv * group, (kv + 1) * group, begin, std::min(n_q, begin + range),
-                              scratch[static_cast<size_t>(thread)].get());
+      table.attention_forward(spec, sequence, kv * group, (kv + 1) * group, begin,
+                              std::min(n_q, begin + range), scratch[static_cast<size_t>(thread)].get());
     });
   };
   const auto backward = [&] {
     std::fill(dk.begin(), dk.end(), 0.0f);
     std::fill(dv.begin(), dv.end(), 0.0f);
-    parallel(options.threads, spec.n_kv_heads, [&](int64_t task, int thread) {
+    return parallel(options.threads, spec.n_kv_heads, [&](int64_t task, int thread) {
       const int kv = static_cast<int>(task);
-      const AttentionGradients<T> gradients{dout.data(), dq.data(), dk.data() + kv * spec.qk_dim, dv.data() + kv * spec.qk_dim,
-                                            k_width, k_width};
+      const AttentionGradients<T> gradients{
+          dout.data(), dq.data(), dk.data() + kv * spec.qk_dim, dv.data() + kv * spec.qk_dim,
+          k_width,     k_width};
       table.attention_backward(spec, sequence, gradients, kv * group, (kv + 1) * group, 0, n_q,
                                scratch[static_cast<size_t>(thread)].get());
     });
@@ -133,28 +153,33 @@ void run(const Options& options, int64_t length) {
   double visible = 0;
   for (int64_t i = 0; i < n_q; ++i) {
     const int64_t position = i + length - n_q, end = spec.causal ? position + 1 : length;
-    visible += static_cast<double>(end - (spec.window > 0 ? std::max<int64_t>(0, position - spec.window + 1) : 0));
+    visible +=
+        static_cast<double>(end - (spec.window > 0 ? std::max<int64_t>(0, position - spec.window + 1) : 0));
   }
   const double unit = visible * spec.n_heads * spec.qk_dim;
-  std::vector<double> forward_seconds, backward_seconds, both;
+  std::vector<Time> forward_times, backward_times, both;
   double peak = 0;
   forward();
   for (int i = 0; i < options.repeats; ++i) {
-    peak = std::max(peak, peak_gflops(options.threads));
-    forward_seconds.push_back(seconds_of(forward));
-    backward_seconds.push_back(options.queries > 0 ? 0 : seconds_of(backward));
-    both.push_back(forward_seconds.back() + backward_seconds.back());
+    peak = std::max(peak, core_peak(options.threads));
+    const Time f = forward(), b = options.queries > 0 ? Time{} : backward();
+    forward_times.push_back(f);
+    backward_times.push_back(b);
+    both.push_back({f.wall + b.wall, f.processor + b.processor});
   }
-  std::printf("%lld keys, %lld queries, %d/%d heads x %d, %s, %d threads, %s, scratch %.1f MB\n", static_cast<long long>(length),
-              static_cast<long long>(n_q), spec.n_heads, spec.n_kv_heads, spec.qk_dim,
-              options.bf16_storage ? "bf16" : "f32", options.threads, isa_name(active_isa()), static_cast<double>(bytes) * 1e-6);
-  report("forward", forward_seconds, 4 * unit, peak);
+  std::printf("%lld keys, %lld queries, %d/%d heads x %d, %s, %d threads, %s, scratch %.1f MB\n",
+              static_cast<long long>(length), static_cast<long long>(n_q), spec.n_heads, spec.n_kv_heads,
+              spec.qk_dim, options.bf16_storage ? "bf16" : "f32", options.threads, isa_name(active_isa()),
+              static_cast<double>(bytes) * 1e-6);
+  report("forward", forward_times, 4 * unit, peak);
   if (options.queries > 0) {
-    const double least = *std::min_element(forward_seconds.begin(), forward_seconds.end());
-    std::printf("  keys and values read at %.1f GB/s\n", 2.0 * static_cast<double>(k.size() * sizeof(T)) / least * 1e-9);
+    double least = forward_times[0].processor;
+    for (const Time& time : forward_times) least = std::min(least, time.processor);
+    std::printf("  a core reads keys and values at %.1f GB/s\n",
+                2e-9 * static_cast<double>(k.size() * sizeof(T)) / least);
     return;
   }
-  report("backward", backward_seconds, 10 * unit, peak);
+  report("backward", backward_times, 10 * unit, peak);
   report("both", both, 14 * unit, peak);
 }
 

@@ -1,5 +1,5 @@
-// Flash attention kernels against the plain formula in double precision, against reference vectors, and across
-// instruction sets.
+// Flash attention kernels against the plain formula in double precision, against reference vectors, and
+// across instruction sets.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -39,7 +39,8 @@ class ScratchMemory {
   void* get() { return data_; }
   bool guard_intact() const {
     const unsigned char* end = memory_.data() + memory_.size();
-    return std::count(static_cast<const unsigned char*>(data_) + bytes_, end, 0xFF) == end - data_ - static_cast<ptrdiff_t>(bytes_);
+    return std::count(static_cast<const unsigned char*>(data_) + bytes_, end, 0xFF) ==
+           end - data_ - static_cast<ptrdiff_t>(bytes_);
   }
 
  private:
@@ -56,7 +57,8 @@ std::vector<T> with_gaps(const std::vector<double>& values, int64_t tokens, int6
   std::vector<T> result(static_cast<size_t>(tokens * (width + kGap)), from_float<T>(kSentinel));
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t c = 0; c < width; ++c) {
-      result[static_cast<size_t>(t * (width + kGap) + c)] = from_float<T>(static_cast<float>(values[static_cast<size_t>(t * width + c)]));
+      result[static_cast<size_t>(t * (width + kGap) + c)] =
+          from_float<T>(static_cast<float>(values[static_cast<size_t>(t * width + c)]));
     }
   }
   return result;
@@ -120,8 +122,9 @@ Results run(const Kernels& kernels, const AttentionReference<double>& problem, S
   EXPECT_TRUE(forward_memory.guard_intact());
   each_part([&](int kv, int head, int head_end, int64_t begin, int64_t end) {
     ScratchMemory memory(table.attention_scratch_bytes(spec, (end - begin) * (head_end - head)));
-    const AttentionGradients<T> gradients{dout.data(), dq.data(), dk.data() + kv * spec.qk_dim, dv.data() + kv * spec.v_dim,
-                                          k_width + kGap, v_width + kGap};
+    const AttentionGradients<T> gradients{
+        dout.data(),    dq.data(),     dk.data() + kv * spec.qk_dim, dv.data() + kv * spec.v_dim,
+        k_width + kGap, v_width + kGap};
     table.attention_backward(spec, sequence, gradients, head, head_end, begin, end, memory.get());
     EXPECT_TRUE(memory.guard_intact());
   });
@@ -132,7 +135,8 @@ Results run(const Kernels& kernels, const AttentionReference<double>& problem, S
   return results;
 }
 
-// Largest |a - b| / max(1, largest |b|): absolute for values of order one, relative to the tensor for larger ones.
+// Largest |a - b| / max(1, largest |b|): absolute for values of order one, relative to the tensor for larger
+// ones.
 template <typename B>
 double difference(const std::vector<float>& a, const std::vector<B>& b) {
   if (a.size() != b.size()) return INFINITY;
@@ -167,7 +171,8 @@ void round_inputs(AttentionReference<double>& problem) {
 }
 
 template <typename T = float>
-AttentionReference<double> random_problem(const AttentionSpec& spec, int64_t n_q, int64_t n_k, unsigned seed) {
+AttentionReference<double> random_problem(const AttentionSpec& spec, int64_t n_q, int64_t n_k,
+                                          unsigned seed) {
   AttentionReference<double> problem;
   problem.spec = spec;
   problem.n_q = n_q;
@@ -221,12 +226,15 @@ std::vector<Case> grid() {
   add("qk 7, v 33", make_spec(2, 2, 7, 33), 45, 51, plain);
   for (int64_t n : {1, 2, 5, 6, 7, 8, 95, 96, 97, 192, 200, 301}) {
     add("causal " + std::to_string(n), make_spec(2, 2, 16, 16), n, n, plain);
-    add("bidirectional " + std::to_string(n), make_spec(2, 1, 16, 16), n, n + 3, [](auto& s) { s.causal = false; });
+    add("bidirectional " + std::to_string(n), make_spec(2, 1, 16, 16), n, n + 3,
+        [](auto& s) { s.causal = false; });
   }
   for (int64_t window : {1, 2, 16, 95, 96, 97, 150, 1000}) {
-    add("window " + std::to_string(window), make_spec(2, 1, 16, 16), 310, 310, [&](auto& s) { s.window = window; });
+    add("window " + std::to_string(window), make_spec(2, 1, 16, 16), 310, 310,
+        [&](auto& s) { s.window = window; });
   }
-  add("window, bidirectional", make_spec(2, 1, 16, 16), 210, 230, [](auto& s) { s.window = 40, s.causal = false; });
+  add("window, bidirectional", make_spec(2, 1, 16, 16), 210, 230,
+      [](auto& s) { s.window = 40, s.causal = false; });
   add("decode", make_spec(8, 2, 64, 64), 1, 333, plain);
   add("decode, window", make_spec(8, 2, 64, 64), 1, 333, [](auto& s) { s.window = 100; });
   add("chunked prefill", make_spec(4, 2, 32, 32), 70, 270, plain);
@@ -235,7 +243,8 @@ std::vector<Case> grid() {
   add("mqa", make_spec(7, 1, 24, 24), 120, 120, plain);
   add("softcap", make_spec(4, 2, 16, 16), 130, 130, [](auto& s) { s.softcap = 1.5f; });
   add("alibi", make_spec(8, 4, 16, 16), 130, 130, [](auto& s) { s.alibi_slopes = kSlopes; });
-  add("alibi, bidirectional", make_spec(8, 4, 16, 16), 30, 40, [](auto& s) { s.alibi_slopes = kSlopes, s.causal = false; });
+  add("alibi, bidirectional", make_spec(8, 4, 16, 16), 30, 40,
+      [](auto& s) { s.alibi_slopes = kSlopes, s.causal = false; });
   add("large scores", make_spec(2, 2, 64, 64), 100, 100, [](auto& s) { s.scale = 1.0f; });
   add("negative scale", make_spec(2, 2, 16, 16), 100, 100, [](auto& s) { s.scale = -0.5f; });
   add("everything", make_spec(8, 2, 24, 20), 150, 230,
@@ -245,8 +254,11 @@ std::vector<Case> grid() {
   return cases;
 }
 
-// Scores of magnitude s carry an absolute float rounding of about s * 2^-23, hence the wider bound of one case.
-double tolerance_of(const Case& c) { return c.name == "large scores" ? 4e-5 : 1e-5; }
+// Scores of magnitude s carry an absolute float rounding of about s * 2^-23, hence the wider bound of one
+// case.
+double tolerance_of(const Case& c) {
+  return c.name == "large scores" ? 4e-5 : 1e-5;
+}
 
 TEST(AttentionReference, GradientsAreThoseOfFiniteDifferences) {
   AttentionSpec spec = make_spec(4, 2, 5, 3);
@@ -275,7 +287,8 @@ TEST(Attention, MatchesTheFormulaOnEverySet) {
   for (const Case& c : grid()) {
     const auto problem = random_problem(c.spec, c.n_q, c.n_k, 7);
     for (Isa isa : available_isas()) {
-      expect_close(run<float>(kernels_for(isa), problem), problem, tolerance_of(c), c.name + ", " + isa_name(isa));
+      expect_close(run<float>(kernels_for(isa), problem), problem, tolerance_of(c),
+                   c.name + ", " + isa_name(isa));
     }
   }
 }
@@ -294,7 +307,8 @@ TEST(Attention, SetsAgreeWithScalar) {
     const auto problem = random_problem(c.spec, c.n_q, c.n_k, 9);
     const Results scalar = run<float>(kernels_for(Isa::scalar), problem);
     for (Isa isa : available_isas()) {
-      expect_close(run<float>(kernels_for(isa), problem), scalar, tolerance_of(c), c.name + ", " + isa_name(isa));
+      expect_close(run<float>(kernels_for(isa), problem), scalar, tolerance_of(c),
+                   c.name + ", " + isa_name(isa));
     }
   }
 }
@@ -372,7 +386,8 @@ class GoldenAttention : public ::testing::Test {
   }
 
   // Tokens [begin, end) of batch entry b, head-major or token-major, as (token, head, dim).
-  std::vector<double> tokens(const std::string& name, int64_t b, int64_t begin, int64_t end, bool head_major) const {
+  std::vector<double> tokens(const std::string& name, int64_t b, int64_t begin, int64_t end,
+                             bool head_major) const {
     const auto shape = tensors_.shape(name);
     const auto values = tensors_.values(name);
     const size_t last = shape.size() - 1;
@@ -387,7 +402,8 @@ class GoldenAttention : public ::testing::Test {
     }
     return result;
   }
-  std::vector<double> lse(const std::string& name, int64_t b, int64_t heads, int64_t begin, int64_t end) const {
+  std::vector<double> lse(const std::string& name, int64_t b, int64_t heads, int64_t begin,
+                          int64_t end) const {
     const auto shape = tensors_.shape(name);
     const auto values = tensors_.values(name);
     const int64_t length = shape.back();
@@ -399,8 +415,8 @@ class GoldenAttention : public ::testing::Test {
     return result;
   }
 
-  void check(const std::string& name, const AttentionSpec& spec, int64_t b, int64_t q_begin, int64_t q_end, int64_t k_begin,
-             int64_t k_end, bool head_major) {
+  void check(const std::string& name, const AttentionSpec& spec, int64_t b, int64_t q_begin, int64_t q_end,
+             int64_t k_begin, int64_t k_end, bool head_major) {
     AttentionReference<double> problem;
     problem.spec = spec;
     problem.n_q = q_end - q_begin;

@@ -1,6 +1,7 @@
-// Attention by its formula, with the full matrix of scores, on any scalar: what the tiled kernels are measured against.
-// Layouts are those of AttentionSequence with no padding between tokens: q (n_q, n_heads, qk_dim), k (n_k, n_kv_heads,
-// qk_dim), v (n_k, n_kv_heads, v_dim), out and dout (n_q, n_heads, v_dim), lse (n_heads, n_q).
+// Attention by its formula, with the full matrix of scores, on any scalar: what the tiled kernels are
+// measured against. Layouts are those of AttentionSequence with no padding between tokens: q (n_q, n_heads,
+// qk_dim), k (n_k, n_kv_heads, qk_dim), v (n_k, n_kv_heads, v_dim), out and dout (n_q, n_heads, v_dim), lse
+// (n_heads, n_q).
 #pragma once
 
 #include <cmath>
@@ -18,9 +19,15 @@ struct AttentionReference {
   std::vector<S> q, k, v, dout;
   std::vector<S> out, lse, dq, dk, dv;
 
-  const S* query(int64_t i, int h) const { return &q[static_cast<size_t>((i * spec.n_heads + h) * spec.qk_dim)]; }
-  const S* key(int64_t j, int h) const { return &k[static_cast<size_t>((j * spec.n_kv_heads + kv(h)) * spec.qk_dim)]; }
-  const S* value(int64_t j, int h) const { return &v[static_cast<size_t>((j * spec.n_kv_heads + kv(h)) * spec.v_dim)]; }
+  const S* query(int64_t i, int h) const {
+    return &q[static_cast<size_t>((i * spec.n_heads + h) * spec.qk_dim)];
+  }
+  const S* key(int64_t j, int h) const {
+    return &k[static_cast<size_t>((j * spec.n_kv_heads + kv(h)) * spec.qk_dim)];
+  }
+  const S* value(int64_t j, int h) const {
+    return &v[static_cast<size_t>((j * spec.n_kv_heads + kv(h)) * spec.v_dim)];
+  }
   int kv(int h) const { return h / (spec.n_heads / spec.n_kv_heads); }
   size_t out_at(int64_t i, int h) const { return static_cast<size_t>((i * spec.n_heads + h) * spec.v_dim); }
   size_t lse_at(int64_t i, int h) const { return static_cast<size_t>(h * n_q + i); }
@@ -46,7 +53,8 @@ struct AttentionReference {
       s = cap * t;
       *derivative *= 1 - t * t;
     }
-    if (spec.alibi_slopes != nullptr) s -= static_cast<S>(spec.alibi_slopes[h]) * static_cast<S>(i + n_k - n_q - j);
+    if (spec.alibi_slopes != nullptr)
+      s -= static_cast<S>(spec.alibi_slopes[h]) * static_cast<S>(i + n_k - n_q - j);
     return s;
   }
 
@@ -66,7 +74,8 @@ struct AttentionReference {
           if (!visible(i, j)) continue;
           const S p = std::exp(score(i, j, h, &unused) - largest);
           sum += p;
-          for (int c = 0; c < spec.v_dim; ++c) out[out_at(i, h) + static_cast<size_t>(c)] += p * value(j, h)[c];
+          for (int c = 0; c < spec.v_dim; ++c)
+            out[out_at(i, h) + static_cast<size_t>(c)] += p * value(j, h)[c];
         }
         for (int c = 0; c < spec.v_dim; ++c) out[out_at(i, h) + static_cast<size_t>(c)] /= sum;
         lse[lse_at(i, h)] = largest + std::log(sum);
@@ -88,7 +97,8 @@ struct AttentionReference {
           S derivative;
           const S p = std::exp(score(i, j, h, &derivative) - lse[lse_at(i, h)]);
           const S ds = p * (dot(g, value(j, h), spec.v_dim) - delta) * derivative;
-          const size_t k_at = static_cast<size_t>(key(j, h) - k.data()), v_at = static_cast<size_t>(value(j, h) - v.data());
+          const size_t k_at = static_cast<size_t>(key(j, h) - k.data()),
+                       v_at = static_cast<size_t>(value(j, h) - v.data());
           const size_t q_at = static_cast<size_t>(query(i, h) - q.data());
           for (int c = 0; c < spec.v_dim; ++c) dv[v_at + static_cast<size_t>(c)] += p * g[c];
           for (int c = 0; c < spec.qk_dim; ++c) {

@@ -25,7 +25,9 @@ class GoldenSafetensors {
     header_ = nlohmann::json::parse(bytes_.begin() + 8, bytes_.begin() + static_cast<std::ptrdiff_t>(data_));
   }
 
-  std::vector<int64_t> shape(const std::string& name) const { return header_.at(name).at("shape").get<std::vector<int64_t>>(); }
+  std::vector<int64_t> shape(const std::string& name) const {
+    return header_.at(name).at("shape").get<std::vector<int64_t>>();
+  }
 
   // The elements of a float64, float32, int64 or boolean tensor, row-major.
   std::vector<double> values(const std::string& name) const {
@@ -42,7 +44,8 @@ class GoldenSafetensors {
   template <typename T>
   std::vector<double> read(const nlohmann::json& entry) const {
     const size_t begin = entry.at("data_offsets").at(0), end = entry.at("data_offsets").at(1);
-    if (end < begin || end > bytes_.size() - data_) throw std::runtime_error("data runs past the end of the file");
+    if (end < begin || end > bytes_.size() - data_)
+      throw std::runtime_error("data runs past the end of the file");
     std::vector<double> result((end - begin) / sizeof(T));
     for (size_t i = 0; i < result.size(); ++i) {
       T value;

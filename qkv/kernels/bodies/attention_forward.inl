@@ -1,13 +1,16 @@
-// Flash attention, forward (Dao, arXiv 2307.08691): for each tile of rows a running maximum and sum over tiles of keys.
+// Flash attention, forward (Dao, arXiv 2307.08691): for each tile of rows a running maximum and sum over
+// tiles of keys.
 
-// Row tiles that share one packing of a key tile.
-constexpr int64_t kForwardRows = 3 * kTileRows;
+// Rows that share one packing of a key tile: as many row tiles as keep q and out within most of a 512 KB
+// cache.
+constexpr int64_t kForwardElements = 96 * 1024;
+constexpr int64_t kForwardTiles = 6;
 
 struct ForwardScratch {
-  int64_t qk_stride, v_stride, score_stride;
-  float *q, *keys, *values, *scores, *out;    // keys is transposed: (qk_dim, kTileKeys)
-  float *maximum, *sum;                       // by row: running maximum; kLanes partial sums
-  float *next_maximum, *base, *rescale;       // by row of a tile
+  int64_t qk_stride, v_stride, score_stride, max_rows;
+  float *q, *keys, *values, *scores, *out;  // keys is transposed: (qk_dim, kTileKeys)
+  float *maximum, *sum;                     // by row: running maximum; kLanes partial sums
+  float *next_maximum, *base, *rescale;     // by row of a tile
   size_t bytes;
 
   ForwardScratch(const AttentionSpec& spec, void* memory) {
@@ -15,13 +18,15 @@ struct ForwardScratch {
     qk_stride = tile_stride(spec.qk_dim);
     v_stride = tile_stride(spec.v_dim);
     score_stride = tile_stride(kTileKeys);
-    q = scratch.take(kForwardRows * qk_stride);
+    const int64_t tiles = kForwardElements / (qk_stride + v_stride) / kTileRows;
+    max_rows = kTileRows * (tiles < 1 ? 1 : tiles > kForwardTiles ? kForwardTiles : tiles);
+    q = scratch.take(max_rows * qk_stride);
     keys = scratch.take(spec.qk_dim * score_stride);
     values = scratch.take(kTileKeys * v_stride);
     scores = scratch.take(kTileRows * score_stride);
-    out = scratch.take(kForwardRows * v_stride);
-    maximum = scratch.take(kForwardRows);
-    sum = scratch.take(kForwardRows * kLanes);
+    out = scratch.take(max_rows * v_stride);
+    maximum = scratch.take(max_rows);
+    sum = scratch.take(max_rows * kLanes);
     next_maximum = scratch.take(kTileRows);
     base = scratch.take(kTileRows);
     rescale = scratch.take(kTileRows);
@@ -30,8 +35,8 @@ struct ForwardScratch {
 };
 
 // Scores of one tile become probabilities relative to the rows' new maxima; maximum, sum and rescale follow.
-void forward_softmax(const AttentionSpec& spec, const AttentionRows& all, const ScoreTile& tile, const ForwardScratch& scratch,
-                     float* maximum, float* sum) {
+void forward_softmax(const AttentionSpec& spec, const AttentionRows& all, const ScoreTile& tile,
+                     const ForwardScratch& scratch, float* maximum, float* sum) {
   const bool shaped = ScoreShape::wanted(spec);
   for (int64_t r = 0; r < tile.rows; ++r) {
     float* row = scratch.scores + r * scratch.score_stride;
@@ -39,7 +44,8 @@ void forward_softmax(const AttentionSpec& spec, const AttentionRows& all, const 
     if (shaped) {
       const ScoreShape shape(spec, all, tile, r);
       VF derivative;
-      for (int64_t j = computed.begin; j < computed.end; j += kLanes) store(shape.apply(load(row + j), j, derivative), row + j);
+      for (int64_t j = computed.begin; j < computed.end; j += kLanes)
+        store(shape.apply(load(row + j), j, derivative), row + j);
     }
     if (!tile.whole) {
       const Extent seen = tile.keys_of(all, r);
@@ -74,40 +80,49 @@ void forward_softmax(const AttentionSpec& spec, const AttentionRows& all, const 
 }
 
 template <typename T>
-void attention_forward(const AttentionSpec& spec, const AttentionSequence<T>& sequence, int head_begin, int head_end,
-                       int64_t q_begin, int64_t q_end, void* memory) {
+void attention_forward(const AttentionSpec& spec, const AttentionSequence<T>& sequence, int head_begin,
+                       int head_end, int64_t q_begin, int64_t q_end, void* memory) {
   const AttentionRows all = attention_rows(spec, sequence, head_begin, head_end, q_begin, q_end);
   const ForwardScratch scratch(spec, memory);
   const int64_t kv_head = head_begin / (spec.n_heads / spec.n_kv_heads);
   const T* keys = sequence.k + kv_head * spec.qk_dim;
   const T* values = sequence.v + kv_head * spec.v_dim;
   const int64_t v_columns = round_up(spec.v_dim, kLanes);
+  Prefetch ahead;
 
-  for (int64_t first = 0; first < all.count; first += kForwardRows) {
-    const int64_t rows = all.count - first < kForwardRows ? all.count - first : kForwardRows;
-    copy_attention_rows(all, sequence.q, sequence.q_stride, spec.qk_dim, first, rows, spec.scale * kLog2E, scratch.q,
-                        scratch.qk_stride);
+  for (int64_t first = 0; first < all.count; first += scratch.max_rows) {
+    const int64_t rows = all.count - first < scratch.max_rows ? all.count - first : scratch.max_rows;
+    copy_attention_rows(all, sequence.q, sequence.q_stride, spec.qk_dim, first, rows, spec.scale * kLog2E,
+                        scratch.q, scratch.qk_stride);
     fill_row(scratch.out, 0, rows * scratch.v_stride, 0.0f);
     fill_row(scratch.sum, 0, rows * kLanes, 0.0f);
-    fill_row(scratch.maximum, 0, kForwardRows, kMinusInfinity);
+    fill_row(scratch.maximum, 0, scratch.max_rows, kMinusInfinity);
 
     const Extent seen = {all.keys_of(first).begin, all.keys_of(first + rows - 1).end};
     for (int64_t key = seen.begin; key < seen.end; key += kTileKeys) {
       const int64_t n_keys = seen.end - key < kTileKeys ? seen.end - key : kTileKeys;
-      transpose_tile(keys + key * sequence.k_stride, sequence.k_stride, n_keys, spec.qk_dim, scratch.keys, scratch.score_stride);
-      copy_tile(values + key * sequence.v_stride, sequence.v_stride, n_keys, spec.v_dim, scratch.values, scratch.v_stride);
+      transpose_tile(keys + key * sequence.k_stride, sequence.k_stride, n_keys, spec.qk_dim, scratch.keys,
+                     scratch.score_stride);
+      copy_tile(values + key * sequence.v_stride, sequence.v_stride, n_keys, spec.v_dim, scratch.values,
+                scratch.v_stride);
+      const int64_t next = key + n_keys, n_next = seen.end - next < kTileKeys ? seen.end - next : kTileKeys;
+      ahead.clear();
+      ahead.add(keys + next * sequence.k_stride, sequence.k_stride, n_next, spec.qk_dim);
+      ahead.add(values + next * sequence.v_stride, sequence.v_stride, n_next, spec.v_dim);
       for (int64_t r = 0; r < rows; r += kTileRows) {
         const int64_t n_rows = rows - r < kTileRows ? rows - r : kTileRows;
         const Extent tile_keys = {all.keys_of(first + r).begin, all.keys_of(first + r + n_rows - 1).end};
         if (tile_keys.begin >= key + n_keys || tile_keys.end <= key) continue;
         const ScoreTile tile = score_tile(all, first + r, n_rows, key, n_keys);
-        tile_product<Update::overwrite, false>(scratch.q + r * scratch.qk_stride, scratch.qk_stride, scratch.keys,
-                                               scratch.score_stride, scratch.scores, scratch.score_stride, n_rows,
-                                               tile.padded_keys(), spec.qk_dim, tile.keys_of_rows, nullptr);
+        tile_product<Update::overwrite, false>(scratch.q + r * scratch.qk_stride, scratch.qk_stride,
+                                               scratch.keys, scratch.score_stride, scratch.scores,
+                                               scratch.score_stride, n_rows, tile.padded_keys(), spec.qk_dim,
+                                               tile.keys_of_rows, nullptr, ahead);
         forward_softmax(spec, all, tile, scratch, scratch.maximum + r, scratch.sum + r * kLanes);
-        tile_product<Update::rescale, false>(scratch.scores, scratch.score_stride, scratch.values, scratch.v_stride,
-                                             scratch.out + r * scratch.v_stride, scratch.v_stride, n_rows, v_columns, n_keys,
-                                             nullptr, tile.keys_of_rows, scratch.rescale);
+        tile_product<Update::rescale, false>(scratch.scores, scratch.score_stride, scratch.values,
+                                             scratch.v_stride, scratch.out + r * scratch.v_stride,
+                                             scratch.v_stride, n_rows, v_columns, n_keys, nullptr,
+                                             tile.keys_of_rows, ahead, scratch.rescale);
       }
     }
 
@@ -118,7 +133,9 @@ void attention_forward(const AttentionSpec& spec, const AttentionSequence<T>& se
       sequence.lse[head * sequence.n_q + query] =
           total == 0.0f ? kMinusInfinity : scratch.maximum[r] * kLn2 + std::log(total);
       T* out = sequence.out + query * sequence.out_stride + head * spec.v_dim;
-      map(out, spec.v_dim, [inverse](VF v) { return hn::Mul(v, inverse); }, scratch.out + r * scratch.v_stride);
+      map(
+          out, spec.v_dim, [inverse](VF v) { return hn::Mul(v, inverse); },
+          scratch.out + r * scratch.v_stride);
     }
   }
 }

@@ -1,11 +1,12 @@
-// Scores of one attention tile: which keys each row sees, softcap and ALiBi, and the exponential. Scores are kept in
-// base 2: queries are packed times scale * log2(e), so that e^score is one exp2.
+// Scores of one attention tile: which keys each row sees, softcap and ALiBi, and the exponential. Scores are
+// kept in base 2: queries are packed times scale * log2(e), so that e^score is one exp2.
 
 constexpr float kLog2E = 1.44269504088896341f;
 constexpr float kLn2 = 0.69314718055994531f;
 constexpr float kMinusInfinity = -__builtin_huge_valf();
 
-// 2^x for x < 128 to 1.6e-7 relative; exactly 0 from -127 down (-inf included), NaN for NaN. 2^n 2^f with f in
+// 2^x for x < 128 to 1.6e-7 relative; exactly 0 from -127 down (-inf included), NaN for NaN. 2^n 2^f with f
+// in
 // [-1/2, 1/2]: a minimax polynomial with p(0) = 1, to whose exponent n is added.
 HWY_INLINE VF exp2_vector(VF x) {
   const VF shifter = hn::Set(df, 12582912.0f);  // 1.5 * 2^23: n ends up in the low bits of the sum
@@ -52,8 +53,8 @@ struct AttentionRows {
 };
 
 template <typename T>
-HWY_INLINE AttentionRows attention_rows(const AttentionSpec& spec, const AttentionSequence<T>& sequence, int head_begin,
-                                        int head_end, int64_t q_begin, int64_t q_end) {
+HWY_INLINE AttentionRows attention_rows(const AttentionSpec& spec, const AttentionSequence<T>& sequence,
+                                        int head_begin, int head_end, int64_t q_begin, int64_t q_end) {
   AttentionRows rows;
   rows.group = head_end - head_begin;
   rows.head_begin = head_begin;
@@ -69,9 +70,9 @@ HWY_INLINE AttentionRows attention_rows(const AttentionSpec& spec, const Attenti
 // A tile of rows x keys and, for each block of product rows, what of it is visible.
 struct ScoreTile {
   int64_t first_row, rows, first_key, keys;
-  bool whole;                                     // every row sees every key, and keys fill whole vectors
-  Extent keys_of_rows[kTileRows / kBlockRows];    // by block of rows
-  Extent rows_of_keys[kTileKeys / kBlockRows];    // by block of keys
+  bool whole;                                   // every row sees every key, and keys fill whole vectors
+  Extent keys_of_rows[kTileRows / kBlockRows];  // by block of rows
+  Extent rows_of_keys[kTileKeys / kBlockRows];  // by block of keys
 
   int64_t padded_keys() const { return round_up(keys, kLanes); }
 
@@ -89,7 +90,8 @@ struct ScoreTile {
   }
 };
 
-HWY_INLINE ScoreTile score_tile(const AttentionRows& all, int64_t first_row, int64_t rows, int64_t first_key, int64_t keys) {
+HWY_INLINE ScoreTile score_tile(const AttentionRows& all, int64_t first_row, int64_t rows, int64_t first_key,
+                                int64_t keys) {
   ScoreTile tile;
   tile.first_row = first_row;
   tile.rows = rows;
@@ -104,7 +106,8 @@ HWY_INLINE ScoreTile score_tile(const AttentionRows& all, int64_t first_row, int
   }
   for (int64_t k = 0; k < keys; k += kBlockRows) {
     const int64_t end = k + kBlockRows < keys ? k + kBlockRows : keys;
-    Extent seeing = tile.whole ? Extent{first_row, first_row + rows} : all.rows_of(first_key + k, first_key + end);
+    Extent seeing =
+        tile.whole ? Extent{first_row, first_row + rows} : all.rows_of(first_key + k, first_key + end);
     seeing.begin = seeing.begin < first_row ? 0 : seeing.begin - first_row;
     seeing.end = seeing.end - first_row > rows ? rows : seeing.end - first_row;
     tile.rows_of_keys[k / kBlockRows] = seeing.empty() ? Extent{} : seeing;
@@ -125,8 +128,11 @@ struct ScoreShape {
       : capped(spec.softcap > 0),
         cap(hn::Set(df, spec.softcap * kLog2E)),
         inverse_cap(hn::Set(df, capped ? 1.0f / (spec.softcap * kLog2E) : 0.0f)),
-        slope(hn::Set(df, spec.alibi_slopes == nullptr ? 0.0f : spec.alibi_slopes[all.head(tile.first_row + r)] * kLog2E)),
-        position(hn::Set(df, static_cast<float>(all.query(tile.first_row + r) + all.shift - tile.first_key))) {}
+        slope(hn::Set(df, spec.alibi_slopes == nullptr
+                              ? 0.0f
+                              : spec.alibi_slopes[all.head(tile.first_row + r)] * kLog2E)),
+        position(
+            hn::Set(df, static_cast<float>(all.query(tile.first_row + r) + all.shift - tile.first_key))) {}
 
   static bool wanted(const AttentionSpec& spec) { return spec.softcap > 0 || spec.alibi_slopes != nullptr; }
 
@@ -142,12 +148,14 @@ struct ScoreShape {
   }
 };
 
-// Packs rows [first, first + count) of a tensor with head_dim elements per head: to (count, stride), times factor.
+// Packs rows [first, first + count) of a tensor with head_dim elements per head: to (count, stride), times
+// factor.
 template <typename T>
-void copy_attention_rows(const AttentionRows& all, const T* from, int64_t from_stride, int64_t head_dim, int64_t first,
-                         int64_t count, float factor, float* to, int64_t stride) {
+void copy_attention_rows(const AttentionRows& all, const T* from, int64_t from_stride, int64_t head_dim,
+                         int64_t first, int64_t count, float factor, float* to, int64_t stride) {
   for (int64_t r = 0; r < count; ++r) {
     const T* row = from + all.query(first + r) * from_stride + all.head(first + r) * head_dim;
+    if (r + kPrefetchRows * all.group < count) prefetch_row(row + kPrefetchRows * from_stride, head_dim);
     copy_row(row, factor, head_dim, to + r * stride);
   }
 }

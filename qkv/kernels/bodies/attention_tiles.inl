@@ -1,20 +1,27 @@
-// The parts flash attention is made of: a scratch allocator, tiles packed as float, and one register-blocked product
-// that all seven matrix products of forward and backward go through.
+// The parts flash attention is made of: a scratch allocator, tiles packed as float, and one register-blocked
+// product that all seven matrix products of forward and backward go through.
 
-// Largest tiles: rows are (query, head) pairs, columns are keys. Multiples of the product's blocks on every set.
+// Largest tiles: rows are (query, head) pairs, columns are keys. Multiples of the product's blocks on every
+// set.
 constexpr int64_t kTileRows = 96;
 constexpr int64_t kTileKeys = 96;
 
-// Accumulators of one product block: kBlockRows x 2 vectors, with registers left for two loads and a broadcast.
+// Accumulators of one product block: kBlockRows x 2 vectors, with registers left for two loads and a
+// broadcast.
 constexpr bool kManyRegisters = kLanes >= 16 || HWY_ARCH_ARM;
 constexpr int64_t kBlockRows = kManyRegisters ? 12 : 6;
 constexpr int64_t kBlockColumns = 2 * kLanes;
 static_assert(kTileRows % kBlockRows == 0 && kTileKeys % kBlockRows == 0 && kTileKeys % kBlockColumns == 0);
 
-constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
-// Elements from one tile row to the next for rows of n: an odd number of cache lines, so that rows spread over all L1 sets.
-constexpr int64_t tile_stride(int64_t n) { return (round_up(n, 16) / 16 | 1) * 16; }
+// Elements from one tile row to the next for rows of n: an odd number of cache lines, so that rows spread
+// over all L1 sets.
+constexpr int64_t tile_stride(int64_t n) {
+  return (round_up(n, 16) / 16 | 1) * 16;
+}
 
 // Hands out 64-byte aligned pieces of the caller's scratch; with a null base it only counts.
 class Scratch {
@@ -32,6 +39,15 @@ class Scratch {
   int64_t used_ = 0;
 };
 
+// Rows of one head lie far apart, where hardware does not see the next one coming.
+constexpr int64_t kPrefetchRows = 16;
+
+template <typename T>
+HWY_INLINE void prefetch_row(const T* row, int64_t n) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+
 // to[i] = factor * from[i] for i < n, zeros up to the next multiple of kLanes.
 template <typename T>
 HWY_INLINE void copy_row(const T* from, float factor, int64_t n, float* to) {
@@ -41,10 +57,14 @@ HWY_INLINE void copy_row(const T* from, float factor, int64_t n, float* to) {
   if (i < n) store(hn::Mul(f, load_n(from + i, n - i)), to + i);
 }
 
-// A tile of `rows` rows from every `from_stride`: to (rows, stride), columns padded with zeros to a multiple of kLanes.
+// A tile of `rows` rows from every `from_stride`: to (rows, stride), columns padded with zeros to a multiple
+// of kLanes.
 template <typename T>
 void copy_tile(const T* from, int64_t from_stride, int64_t rows, int64_t columns, float* to, int64_t stride) {
-  for (int64_t r = 0; r < rows; ++r) copy_row(from + r * from_stride, 1.0f, columns, to + r * stride);
+  for (int64_t r = 0; r < rows; ++r) {
+    if (r + kPrefetchRows < rows) prefetch_row(from + (r + kPrefetchRows) * from_stride, columns);
+    copy_row(from + r * from_stride, 1.0f, columns, to + r * stride);
+  }
 }
 
 #if HWY_TARGET != HWY_SCALAR
@@ -56,7 +76,8 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const float* p, int64_t row_stride) {
   } else {
     const hn::Half<D> half;
     constexpr int64_t lower_rows = static_cast<int64_t>(hn::MaxLanes(D())) / 2;
-    return hn::Combine(d, load_blocks(half, p + lower_rows * row_stride, row_stride), load_blocks(half, p, row_stride));
+    return hn::Combine(d, load_blocks(half, p + lower_rows * row_stride, row_stride),
+                       load_blocks(half, p, row_stride));
   }
 }
 template <typename D>
@@ -69,7 +90,8 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const bf16* p, int64_t row_stride) {
   } else {
     const hn::Half<D> half;
     constexpr int64_t lower_rows = static_cast<int64_t>(hn::MaxLanes(D())) / 2;
-    return hn::Combine(d, load_blocks(half, p + lower_rows * row_stride, row_stride), load_blocks(half, p, row_stride));
+    return hn::Combine(d, load_blocks(half, p + lower_rows * row_stride, row_stride),
+                       load_blocks(half, p, row_stride));
   }
 }
 
@@ -91,12 +113,16 @@ HWY_INLINE void transpose_four_columns(const T* from, int64_t from_stride, float
 
 // The transpose of a tile: to (columns, stride), each row padded with zeros to a multiple of kLanes.
 template <typename T>
-void transpose_tile(const T* from, int64_t from_stride, int64_t rows, int64_t columns, float* to, int64_t stride) {
+void transpose_tile(const T* from, int64_t from_stride, int64_t rows, int64_t columns, float* to,
+                    int64_t stride) {
   const int64_t whole_rows = rows / kLanes * kLanes;
   int64_t whole_columns = 0;
 #if HWY_TARGET != HWY_SCALAR
   whole_columns = columns / 4 * 4;
   for (int64_t r = 0; r < whole_rows; r += kLanes) {
+    const int64_t ahead = r + kPrefetchRows;
+    for (int64_t i = ahead; i < ahead + kLanes && i < rows; ++i)
+      prefetch_row(from + i * from_stride, columns);
     for (int64_t c = 0; c < whole_columns; c += 4) {
       transpose_four_columns(from + r * from_stride + c, from_stride, to + c * stride + r, stride);
     }
@@ -116,14 +142,50 @@ struct Extent {
   bool empty() const { return begin >= end; }
 };
 
+// Rows of memory that will be wanted soon, fetched towards the caches a few lines at a time between blocks of
+// a product.
+class Prefetch {
+ public:
+  void clear() { regions_ = 0; }
+  // `rows` rows of `columns` elements, `stride` elements apart.
+  template <typename T>
+  void add(const T* first, int64_t stride, int64_t rows, int64_t columns) {
+    if (rows <= 0 || regions_ == kRegions) return;
+    region_[regions_++] = {reinterpret_cast<const char*>(first), stride * static_cast<int64_t>(sizeof(T)),
+                           columns * static_cast<int64_t>(sizeof(T)), rows};
+    at_ = 0;
+  }
+  HWY_INLINE void step() {
+    if (regions_ == 0) return;
+    Region& region = region_[regions_ - 1];
+    for (int i = 0; i < kLinesPerStep; ++i) __builtin_prefetch(region.first + at_ + i * kLine, 0, 2);
+    at_ += kLinesPerStep * kLine;
+    if (at_ >= region.columns) {
+      at_ = 0;
+      region.first += region.stride;
+      if (--region.rows == 0) --regions_;
+    }
+  }
+
+ private:
+  struct Region {
+    const char* first;
+    int64_t stride, columns, rows;  // bytes, bytes, count
+  };
+  static constexpr int kRegions = 8, kLinesPerStep = 4, kLine = 64;
+  Region region_[kRegions];
+  int64_t regions_ = 0, at_ = 0;
+};
+
 // What becomes of the product: c = product, c = c + product, or c[r] = rescale[r] * c[r] + product.
 enum class Update { overwrite, accumulate, rescale };
 
-// One block of C = A B: kRows rows times kVectors vectors. A is read one broadcast at a time: element (r, k) at
-// a[r * a_stride + k], or at a[k * a_stride + r] if transposed. Row k of B is at b + k * b_stride.
+// One block of C = A B: kRows rows times kVectors vectors. A is read one broadcast at a time: element (r, k)
+// at a[r * a_stride + k], or at a[k * a_stride + r] if transposed. Row k of B is at b + k * b_stride.
 template <Update kUpdate, bool kTransposed, int kRows, int kVectors>
-HWY_INLINE void product_block(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT b, int64_t b_stride,
-                              float* HWY_RESTRICT c, int64_t c_stride, int64_t depth, const float* HWY_RESTRICT rescale) {
+HWY_INLINE void product_block(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT b,
+                              int64_t b_stride, float* HWY_RESTRICT c, int64_t c_stride, int64_t depth,
+                              const float* HWY_RESTRICT rescale) {
   VF sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -149,7 +211,8 @@ HWY_INLINE void product_block(const float* HWY_RESTRICT a, int64_t a_stride, con
     for (int v = 0; v < kVectors; ++v) {
       float* to = c + r * c_stride + v * kLanes;
       if constexpr (kUpdate == Update::accumulate) sum[r][v] = hn::Add(load(to), sum[r][v]);
-      if constexpr (kUpdate == Update::rescale) sum[r][v] = hn::MulAdd(load(to), hn::Set(df, rescale[r]), sum[r][v]);
+      if constexpr (kUpdate == Update::rescale)
+        sum[r][v] = hn::MulAdd(load(to), hn::Set(df, rescale[r]), sum[r][v]);
       store(sum[r][v], to);
     }
   }
@@ -157,14 +220,14 @@ HWY_INLINE void product_block(const float* HWY_RESTRICT a, int64_t a_stride, con
 
 // `rows` (at most kBlockRows) times kVectors vectors: whole blocks, half blocks, single rows.
 template <Update kUpdate, bool kTransposed, int kVectors>
-HWY_INLINE void product_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride,
-                             int64_t rows, int64_t depth, const float* rescale) {
+HWY_INLINE void product_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c,
+                             int64_t c_stride, int64_t rows, int64_t depth, const float* rescale) {
   const int64_t a_step = kTransposed ? 1 : a_stride;
   int64_t r = 0;
   const auto run = [&]<int kRows>() {
     const float* factors = kUpdate == Update::rescale ? rescale + r : nullptr;
-    product_block<kUpdate, kTransposed, kRows, kVectors>(a + r * a_step, a_stride, b, b_stride, c + r * c_stride, c_stride,
-                                                         depth, factors);
+    product_block<kUpdate, kTransposed, kRows, kVectors>(a + r * a_step, a_stride, b, b_stride,
+                                                         c + r * c_stride, c_stride, depth, factors);
     r += kRows;
   };
   if (rows == kBlockRows) return run.template operator()<kBlockRows>();
@@ -172,13 +235,15 @@ HWY_INLINE void product_rows(const float* a, int64_t a_stride, const float* b, i
   while (r < rows) run.template operator()<1>();
 }
 
-// C (rows, columns) = A (rows, depth) B (depth, columns), all float tiles in scratch. Columns are a multiple of kLanes.
-// For each block of kBlockRows rows, column_extents (null: all) says which columns are wanted and depth_extents (null:
-// [0, depth)) where A is not zero; columns outside are left alone.
+// C (rows, columns) = A (rows, depth) B (depth, columns), all float tiles in scratch. Columns are a multiple
+// of kLanes. For each block of kBlockRows rows, column_extents (null: all) says which columns are wanted and
+// depth_extents (null: [0, depth)) where A is not zero; columns outside are left alone. Between blocks it
+// fetches what `ahead` wants.
 template <Update kUpdate, bool kTransposed>
-void tile_product(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride, int64_t rows,
-                  int64_t columns, int64_t depth, const Extent* column_extents, const Extent* depth_extents,
-                  const float* rescale = nullptr) {
+HWY_NOINLINE void tile_product(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c,
+                               int64_t c_stride, int64_t rows, int64_t columns, int64_t depth,
+                               const Extent* column_extents, const Extent* depth_extents, Prefetch& ahead,
+                               const float* rescale = nullptr) {
   for (int64_t column = 0; column < columns; column += kBlockColumns) {
     for (int64_t r = 0; r < rows; r += kBlockRows) {
       const int64_t block = r / kBlockRows;
@@ -188,17 +253,18 @@ void tile_product(const float* a, int64_t a_stride, const float* b, int64_t b_st
       }
       const Extent along = depth_extents != nullptr ? depth_extents[block] : Extent{0, depth};
       if (along.empty()) continue;
+      ahead.step();
       const float* a_block = a + (kTransposed ? r + along.begin * a_stride : r * a_stride + along.begin);
       const float* b_block = b + along.begin * b_stride + column;
       float* c_block = c + r * c_stride + column;
       const int64_t block_rows = rows - r < kBlockRows ? rows - r : kBlockRows;
       const float* factors = kUpdate == Update::rescale ? rescale + r : nullptr;
       if (columns - column >= kBlockColumns) {
-        product_rows<kUpdate, kTransposed, 2>(a_block, a_stride, b_block, b_stride, c_block, c_stride, block_rows,
-                                              along.end - along.begin, factors);
+        product_rows<kUpdate, kTransposed, 2>(a_block, a_stride, b_block, b_stride, c_block, c_stride,
+                                              block_rows, along.end - along.begin, factors);
       } else {
-        product_rows<kUpdate, kTransposed, 1>(a_block, a_stride, b_block, b_stride, c_block, c_stride, block_rows,
-                                              along.end - along.begin, factors);
+        product_rows<kUpdate, kTransposed, 1>(a_block, a_stride, b_block, b_stride, c_block, c_stride,
+                                              block_rows, along.end - along.begin, factors);
       }
     }
   }
