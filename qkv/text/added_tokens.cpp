@@ -60,7 +60,8 @@ void AddedTokenMatcher::build() {
     const auto first = static_cast<uint8_t>(entries_[i].content[0]);
     by_first_byte_[first].push_back(i);
     for (int second = 0; second < 256; ++second) {
-      const bool possible = entries_[i].content.size() == 1 || static_cast<uint8_t>(entries_[i].content[1]) == second;
+      const bool possible =
+          entries_[i].content.size() == 1 || static_cast<uint8_t>(entries_[i].content[1]) == second;
       if (possible) starts_[first * 256 + second] = true;
     }
   }
@@ -80,7 +81,8 @@ std::optional<AddedTokenMatcher::Found> AddedTokenMatcher::find(std::string_view
     for (const uint32_t index : by_first_byte_[first]) {
       const AddedToken& token = entries_[index];
       if (token.special && !parse_special) continue;
-      if (text.compare(i, token.content.size(), token.content) == 0) return Found{i, i + token.content.size(), &token};
+      if (text.compare(i, token.content.size(), token.content) == 0)
+        return Found{i, i + token.content.size(), &token};
     }
   }
   return std::nullopt;

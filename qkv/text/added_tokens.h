@@ -29,8 +29,8 @@ class AddedTokenMatcher {
   void add(const AddedToken& token, std::string_view content);
   void build();
   bool empty() const { return entries_.empty(); }
-  // Calls visit(part, id) over the whole of `text` in order; id is empty for the parts between tokens (never empty
-  // parts). With parse_special false, special tokens are not seen.
+  // Calls visit(part, id) over the whole of `text` in order; id is empty for the parts between tokens (never
+  // empty parts). With parse_special false, special tokens are not seen.
   void split(std::string_view text, bool parse_special,
              FunctionRef<void(std::string_view part, std::optional<int32_t> id)> visit) const;
 

@@ -1,4 +1,5 @@
-// Each merge touches only the words that hold the pair; heap entries go stale and are renewed when they surface.
+// Each merge touches only the words that hold the pair; heap entries go stale and are renewed when they
+// surface.
 #include "qkv/text/bpe_merger.h"
 
 #include <algorithm>
@@ -20,23 +21,27 @@ BpeMerger::BpeMerger(std::span<const WordCount> words, int64_t min_frequency, in
     tokens_.emplace_back(1, static_cast<char>(byte));
     token_ids_.emplace(tokens_.back(), id);
   }
-  require(words.size() < std::numeric_limits<uint32_t>::max(), "BPE training: expected at most {} distinct words, found {}",
+  require(words.size() < std::numeric_limits<uint32_t>::max(),
+          "BPE training: expected at most {} distinct words, found {}",
           std::numeric_limits<uint32_t>::max() - 1, words.size());
   for (const auto& [word, count] : words) {
     if (word.size() < 2) continue;
-    require(word.size() < std::numeric_limits<uint32_t>::max(), "BPE training: expected words below 4 GiB, found one of {} bytes",
-            word.size());
+    require(word.size() < std::numeric_limits<uint32_t>::max(),
+            "BPE training: expected words below 4 GiB, found one of {} bytes", word.size());
     const auto index = static_cast<uint32_t>(words_.size());
     words_.push_back({symbols_.size(), static_cast<uint32_t>(word.size()), count});
     for (const char byte : word) symbols_.push_back(id_of_byte[static_cast<uint8_t>(byte)]);
-    for (size_t i = words_.back().begin; i + 1 < symbols_.size(); ++i) increase(symbols_[i], symbols_[i + 1], index);
+    for (size_t i = words_.back().begin; i + 1 < symbols_.size(); ++i)
+      increase(symbols_[i], symbols_[i + 1], index);
   }
-  for (uint32_t i = 0; i < pairs_.size(); ++i) heap_.push({pairs_[i].count, pairs_[i].left, pairs_[i].right, i});
+  for (uint32_t i = 0; i < pairs_.size(); ++i)
+    heap_.push({pairs_[i].count, pairs_[i].left, pairs_[i].right, i});
   increased_.clear();
 }
 
 uint32_t BpeMerger::pair_index(int32_t left, int32_t right) {
-  const uint64_t key = static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+  const uint64_t key =
+      static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
   const auto [found, inserted] = pair_ids_.try_emplace(key, static_cast<uint32_t>(pairs_.size()));
   if (inserted) pairs_.push_back({left, right, 0, false, {}});
   return found->second;

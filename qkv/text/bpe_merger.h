@@ -1,5 +1,5 @@
-// The merging half of BPE training: counts of adjacent pairs kept up to date under merges, the most frequent on top of a
-// heap.
+// The merging half of BPE training: counts of adjacent pairs kept up to date under merges, the most frequent
+// on top of a heap.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ class BpeMerger {
   // Tokens 0 to 255 are the bytes in byte_order(). Words of at most 2^32 bytes together.
   BpeMerger(std::span<const WordCount> words, int64_t min_frequency, int32_t max_token_length);
 
-  // Merges the most frequent pair. False if none is frequent enough. Usually adds one token; none if the merged bytes
-  // already are a token.
+  // Merges the most frequent pair. False if none is frequent enough. Usually adds one token; none if the
+  // merged bytes already are a token.
   bool merge_once();
 
   const std::vector<std::string>& tokens() const { return tokens_; }  // raw bytes, by id

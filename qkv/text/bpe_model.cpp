@@ -59,7 +59,8 @@ void BpeModel::initial_symbols(std::string_view word, WordScratch& scratch) cons
     if (options_.unk && !(options_.fuse_unk && after_unknown)) symbols.push_back(*options_.unk);
     after_unknown = true;
   };
-  if (options_.byte_level && options_.continuing_subword_prefix.empty() && options_.end_of_word_suffix.empty()) {
+  if (options_.byte_level && options_.continuing_subword_prefix.empty() &&
+      options_.end_of_word_suffix.empty()) {
     for (const char c : word) {
       const int32_t id = byte_ids_[static_cast<uint8_t>(c)];
       if (id >= 0) {
@@ -170,8 +171,8 @@ void BpeModel::merge_by_heap(WordScratch& scratch) const {
 }
 
 void BpeModel::encode_word(std::string_view word, WordScratch& scratch, std::vector<int32_t>& ids) const {
-  require(word.size() <= static_cast<size_t>(INT32_MAX), "text to encode: expected at most 2 GiB in one piece, found {} bytes",
-          word.size());
+  require(word.size() <= static_cast<size_t>(INT32_MAX),
+          "text to encode: expected at most 2 GiB in one piece, found {} bytes", word.size());
   if (options_.ignore_merges) {
     if (const int32_t id = find_or(words_, word, -1); id >= 0) {
       ids.push_back(id);

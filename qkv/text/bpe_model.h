@@ -1,5 +1,5 @@
-// Byte-pair encoding of one word (Sennrich et al. 2016): of all adjacent pairs the one that was learned first is merged,
-// again and again.
+// Byte-pair encoding of one word (Sennrich et al. 2016): of all adjacent pairs the one that was learned first
+// is merged, again and again.
 #pragma once
 
 #include <array>
@@ -63,7 +63,8 @@ class PairTable {
 
 class BpeModel : public WordModel {
  public:
-  // `words`: what a piece of text must read to be a token, that is raw bytes if byte_level, spellings otherwise.
+  // `words`: what a piece of text must read to be a token, that is raw bytes if byte_level, spellings
+  // otherwise.
   BpeModel(const Vocabulary& words, const std::vector<BpeMerge>& merges, BpeOptions options);
   void encode_word(std::string_view word, WordScratch& scratch, std::vector<int32_t>& ids) const override;
   std::string_view kind() const override { return options_.byte_level ? "byte-bpe" : "bpe"; }

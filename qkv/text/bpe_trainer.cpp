@@ -28,13 +28,16 @@ void check(const BpeTrainerOptions& options) {
   require(options.vocab_size >= least && options.vocab_size <= kMaximumTokenId,
           "{}: vocab_size: expected from {} (256 bytes and {} special tokens) to {}, found {}", kWhere, least,
           special.size(), kMaximumTokenId, options.vocab_size);
-  require(options.min_frequency >= 1, "{}: min_frequency: expected at least 1, found {}", kWhere, options.min_frequency);
+  require(options.min_frequency >= 1, "{}: min_frequency: expected at least 1, found {}", kWhere,
+          options.min_frequency);
   require(options.max_token_length >= 0 && options.max_token_length != 1,
-          "{}: max_token_length: expected 0 (no limit) or at least 2, found {}", kWhere, options.max_token_length);
+          "{}: max_token_length: expected 0 (no limit) or at least 2, found {}", kWhere,
+          options.max_token_length);
   for (auto token = special.begin(); token != special.end(); ++token) {
-    require(!token->empty() && !first_invalid_utf8(*token), "{}: special token {}: expected non-empty UTF-8", kWhere,
-            token - special.begin());
-    require(std::find(special.begin(), token, *token) == token, "{}: special token '{}' is listed twice", kWhere, *token);
+    require(!token->empty() && !first_invalid_utf8(*token), "{}: special token {}: expected non-empty UTF-8",
+            kWhere, token - special.begin());
+    require(std::find(special.begin(), token, *token) == token, "{}: special token '{}' is listed twice",
+            kWhere, *token);
     require(token->size() > 1, "{}: special token '{}': expected more than one byte", kWhere, *token);
   }
   const auto check_named = [&](const std::string& token, const char* what) {
@@ -73,7 +76,9 @@ std::unique_ptr<Tokenizer> make_tokenizer(const BpeMerger& merger, const BpeTrai
   parts.pre_tokenizer = std::move(pretokenizer);
   parts.decoder = R"({"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true})";
   TokenizerConfig config;
-  const auto named = [](const std::string& token) { return token.empty() ? std::nullopt : std::optional(token); };
+  const auto named = [](const std::string& token) {
+    return token.empty() ? std::nullopt : std::optional(token);
+  };
   config.bos_token = named(options.bos_token);
   config.pad_token = named(options.pad_token);
   const std::string first = options.special_tokens.empty() ? "" : options.special_tokens.front();
@@ -114,8 +119,10 @@ std::unique_ptr<Tokenizer> train(const BpeTrainerOptions& options, BpeTrainingRe
   made.merges = static_cast<int64_t>(merger.merges().size());
   made.reached_vocab_size = merger.tokens().size() == wanted;
   if (!made.reached_vocab_size) {
-    log_warning("{}: the corpus holds pairs for a vocabulary of {} only (asked for {}, at least {} occurrences each)", kWhere,
-                merger.tokens().size() + options.special_tokens.size(), options.vocab_size, options.min_frequency);
+    log_warning(
+        "{}: the corpus holds pairs for a vocabulary of {} only (asked for {}, at least {} occurrences each)",
+        kWhere, merger.tokens().size() + options.special_tokens.size(), options.vocab_size,
+        options.min_frequency);
   }
   if (report) *report = made;
   return make_tokenizer(merger, options, pretokenizer_json);
@@ -130,7 +137,8 @@ std::unique_ptr<Tokenizer> train_bpe(std::span<const std::string> paths, const B
 
 std::unique_ptr<Tokenizer> train_bpe(const DocumentSource& next_document, const BpeTrainerOptions& options,
                                      BpeTrainingReport* report) {
-  return train(options, report, [&](const WordCounter& counter) { return counter.count_documents(next_document); });
+  return train(options, report,
+               [&](const WordCounter& counter) { return counter.count_documents(next_document); });
 }
 
 }  // namespace qkv

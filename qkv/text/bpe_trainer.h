@@ -31,16 +31,16 @@ struct BpeTrainerOptions {
 };
 
 struct BpeTrainingReport {
-  int64_t words = 0;           // in the corpus
+  int64_t words = 0;  // in the corpus
   int64_t distinct_words = 0;
   int64_t merges = 0;
   bool reached_vocab_size = false;
   double count_seconds = 0, merge_seconds = 0;
 };
 
-// The result is the same for any number of threads: of equally frequent pairs the one with the lower ids is merged. A
-// corpus too small for vocab_size gives a smaller vocabulary and a warning. Throws Error for impossible options, an empty
-// corpus, and text that is not UTF-8 (naming file and byte offset).
+// The result is the same for any number of threads: of equally frequent pairs the one with the lower ids is
+// merged. A corpus too small for vocab_size gives a smaller vocabulary and a warning. Throws Error for
+// impossible options, an empty corpus, and text that is not UTF-8 (naming file and byte offset).
 std::unique_ptr<Tokenizer> train_bpe(std::span<const std::string> paths, const BpeTrainerOptions& options,
                                      BpeTrainingReport* report = nullptr);
 std::unique_ptr<Tokenizer> train_bpe(const DocumentSource& next_document, const BpeTrainerOptions& options,

@@ -19,7 +19,8 @@ constexpr bool stands_for_itself(int byte) {
 constexpr std::array<char32_t, 256> make_code_points() {
   std::array<char32_t, 256> points{};
   char32_t next = kFirstSubstitute;
-  for (int byte = 0; byte < 256; ++byte) points[byte] = stands_for_itself(byte) ? static_cast<char32_t>(byte) : next++;
+  for (int byte = 0; byte < 256; ++byte)
+    points[byte] = stands_for_itself(byte) ? static_cast<char32_t>(byte) : next++;
   return points;
 }
 

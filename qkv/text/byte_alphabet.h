@@ -1,5 +1,5 @@
-// GPT-2's alphabet of 256 printable characters, one per byte (Radford et al. 2019): how byte-level vocabularies are
-// spelled in tokenizer.json and vocab.json ("Ġthe" for " the").
+// GPT-2's alphabet of 256 printable characters, one per byte (Radford et al. 2019): how byte-level
+// vocabularies are spelled in tokenizer.json and vocab.json ("Ġthe" for " the").
 #pragma once
 
 #include <array>
@@ -12,7 +12,8 @@ namespace qkv {
 
 // The character of each byte, as UTF-8.
 const std::array<std::string, 256>& byte_characters();
-// The bytes in the order of their characters: '!' first. Byte tokens of trained vocabularies have ids in this order.
+// The bytes in the order of their characters: '!' first. Byte tokens of trained vocabularies have ids in this
+// order.
 const std::array<uint8_t, 256>& byte_order();
 std::string spell_bytes(std::string_view bytes);
 // nullopt if a character is outside the alphabet.

@@ -32,7 +32,7 @@ std::string byte_of_fallback(std::string token) {
 // English spacing around punctuation and contractions, as BERT's decoder repairs it.
 void clean_up_english(std::string& word) {
   static constexpr std::pair<std::string_view, std::string_view> repairs[] = {
-      {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},     {" ' ", "'"},
+      {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
       {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (const auto& [wanted, content] : repairs) replace_in_place(word, wanted, content);
 }
@@ -43,7 +43,9 @@ Decoder::Decoder() : word_separator_(" "), strips_leading_space_(true) {
   steps_.push_back([](std::string token) { return " " + token; });
 }
 
-Decoder::Decoder(const Json& json, const std::string& where) { add(json, where + ": decoder", 0); }
+Decoder::Decoder(const Json& json, const std::string& where) {
+  add(json, where + ": decoder", 0);
+}
 
 void Decoder::add(const Json& json, const std::string& where, int depth) {
   require(depth < kMaximumDepth, "{}: nested deeper than {} levels", where, kMaximumDepth);
@@ -71,7 +73,8 @@ void Decoder::add(const Json& json, const std::string& where, int depth) {
     if (scheme != "never") strips_leading_space_ = true;
   } else if (type == "Replace") {
     const Json* pattern = view.find("pattern");
-    const Json* text = pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
+    const Json* text =
+        pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
     require(text && text->is_string() && pattern->begin().key() == "String",
             "{}: Replace: expected a pattern {{\"String\": ...}}", where);
     const std::string wanted = text->get<std::string>(), content = view.string("content");
@@ -82,7 +85,8 @@ void Decoder::add(const Json& json, const std::string& where, int depth) {
     });
   } else if (type == "Strip") {
     // In every tokenizer.json that has it, it follows Fuse and drops the space that the normalizer prepended.
-    require(view.string_or("content", " ") == " " && view.integer_or("start", 0) <= 1 && view.integer_or("stop", 0) == 0,
+    require(view.string_or("content", " ") == " " && view.integer_or("start", 0) <= 1 &&
+                view.integer_or("stop", 0) == 0,
             "{}: Strip: expected content \" \", start 0 or 1 and stop 0, found {}", where, dump_json(json));
     if (view.integer_or("start", 0) == 1) strips_leading_space_ = true;
   } else if (type == "BPEDecoder") {
@@ -103,9 +107,11 @@ void Decoder::add(const Json& json, const std::string& where, int depth) {
     word_separator_ = " ";
     strips_leading_space_ = true;
   } else {
-    fail("{}: type: expected Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, BPEDecoder or WordPiece, "
-         "found '{}'",
-         where, type);
+    fail(
+        "{}: type: expected Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, BPEDecoder "
+        "or WordPiece, "
+        "found '{}'",
+        where, type);
   }
 }
 

@@ -10,14 +10,14 @@
 
 namespace qkv {
 
-// Every token contributes bytes of its own and a decoded text is their concatenation, but for one thing: the space that
-// an encoder put in front may be dropped (strips_leading_space).
+// Every token contributes bytes of its own and a decoded text is their concatenation, but for one thing: the
+// space that an encoder put in front may be dropped (strips_leading_space).
 class Decoder {
  public:
   // No decoder: tokens are joined by spaces, as Hugging Face does.
   Decoder();
-  // From the JSON of tokenizer.json. `byte_level` says how the vocabulary's words are spelled, for decoders that leave it
-  // open. Throws Error `<where>: decoder: ...`.
+  // From the JSON of tokenizer.json. `byte_level` says how the vocabulary's words are spelled, for decoders
+  // that leave it open. Throws Error `<where>: decoder: ...`.
   Decoder(const Json& json, const std::string& where);
 
   // What a token of the model's vocabulary adds in the middle of a text.

@@ -53,7 +53,9 @@ std::unique_ptr<Tokenizer> load_file(const std::string& path, TokenizerConfig co
 
 // The file of a directory that holds the vocabulary.
 std::optional<std::string> vocabulary_in(const std::string& directory) {
-  const auto present = [&](const std::string& name) { return fs::is_regular_file(fs::path(directory) / name); };
+  const auto present = [&](const std::string& name) {
+    return fs::is_regular_file(fs::path(directory) / name);
+  };
   const auto in_directory = [&](const std::string& name) { return (fs::path(directory) / name).string(); };
   for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
     if (present(name)) return in_directory(name);
@@ -82,14 +84,16 @@ std::optional<std::string> vocabulary_in(const std::string& directory) {
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& directory_or_file) {
   std::error_code code;
   const auto status = fs::status(directory_or_file, code);
-  require(fs::exists(status), "{}: expected a tokenizer's file or directory, found nothing", directory_or_file);
+  require(fs::exists(status), "{}: expected a tokenizer's file or directory, found nothing",
+          directory_or_file);
   if (!fs::is_directory(status)) {
     const std::string parent = fs::path(directory_or_file).parent_path().string();
     return load_file(directory_or_file, read_tokenizer_config(parent.empty() ? "." : parent));
   }
   const auto path = vocabulary_in(directory_or_file);
   require(path.has_value(),
-          "{}: expected tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json with vocab.bpe, "
+          "{}: expected tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json with "
+          "vocab.bpe, "
           "*.tiktoken, *.model or vocab.txt, found none of them",
           directory_or_file);
   return load_file(*path, read_tokenizer_config(directory_or_file));

@@ -24,7 +24,9 @@ std::string map_code_points(std::string_view text, Rewrite&& rewrite) {
   return out;
 }
 
-std::string lower_case(std::string_view text) { return map_code_points(text, &append_lower_case); }
+std::string lower_case(std::string_view text) {
+  return map_code_points(text, &append_lower_case);
+}
 
 // Without the characters for which `drops` holds.
 std::string without(std::string_view text, bool (*drops)(char32_t)) {
@@ -117,7 +119,8 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
   const JsonView view(json, where);
   const std::string type = view.string("type");
   const auto add_form = [&](NormalizationForm form) {
-    steps_.push_back([form](std::string_view text, Regex::Scratch&) { return normalize_unicode(text, form); });
+    steps_.push_back(
+        [form](std::string_view text, Regex::Scratch&) { return normalize_unicode(text, form); });
   };
   if (type != "NFC" && type != "Sequence") only_nfc_ = false;
   if (type == "NFC") return add_form(NormalizationForm::nfc);
@@ -144,18 +147,21 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
     });
   } else if (type == "Strip") {
     const bool left = view.boolean_or("strip_left", true), right = view.boolean_or("strip_right", true);
-    steps_.push_back([left, right](std::string_view text, Regex::Scratch&) { return strip(text, left, right); });
+    steps_.push_back(
+        [left, right](std::string_view text, Regex::Scratch&) { return strip(text, left, right); });
   } else if (type == "Replace") {
     const Json* pattern = view.find("pattern");
-    const Json* text = pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
+    const Json* text =
+        pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
     const std::string form = text ? pattern->begin().key() : "";
     require(text && text->is_string() && (form == "Regex" || form == "String"),
             "{}: Replace: expected a pattern {{\"Regex\": ...}} or {{\"String\": ...}}", where);
     const std::string wanted = text->get<std::string>(), content = view.string("content");
     require(!wanted.empty(), "{}: Replace: expected a pattern, found an empty string", where);
     if (form == "String") {
-      steps_.push_back(
-          [wanted, content](std::string_view input, Regex::Scratch&) { return replace_all(input, wanted, content); });
+      steps_.push_back([wanted, content](std::string_view input, Regex::Scratch&) {
+        return replace_all(input, wanted, content);
+      });
     } else {
       const auto regex = std::make_shared<const Regex>(wanted, where);
       steps_.push_back([regex, content](std::string_view input, Regex::Scratch& scratch) {
@@ -170,9 +176,11 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
     rules.strip_accents = view.boolean_or("strip_accents", rules.lowercase);
     steps_.push_back([rules](std::string_view text, Regex::Scratch&) { return normalize_bert(text, rules); });
   } else {
-    fail("{}: type: expected Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, StripAccents or "
-         "BertNormalizer, found '{}'",
-         where, type);
+    fail(
+        "{}: type: expected Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, StripAccents "
+        "or "
+        "BertNormalizer, found '{}'",
+        where, type);
   }
 }
 

@@ -28,7 +28,7 @@ class Normalizer {
   using Step = std::function<std::string(std::string_view, Regex::Scratch&)>;
   void add(const Json& json, const std::string& where, int depth);
   std::vector<Step> steps_;
-  bool only_nfc_ = true;         // no step but NFC
+  bool only_nfc_ = true;            // no step but NFC
   bool only_unicode_forms_ = true;  // no step that changes ASCII text
 };
 

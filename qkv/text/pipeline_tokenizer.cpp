@@ -20,15 +20,19 @@ struct PipelineTokenizer::Scratch {
   WordCache cache;
 };
 
-PipelineTokenizer::PipelineTokenizer(TokenizerParts parts, const TokenizerConfig& config) : parts_(std::move(parts)) {
+PipelineTokenizer::PipelineTokenizer(TokenizerParts parts, const TokenizerConfig& config)
+    : parts_(std::move(parts)) {
   const std::string& where = parts_.where;
   normalizer_ = Normalizer(parse_json(parts_.normalizer, where), where);
   pretokenizer_ = Pretokenizer(parse_json(parts_.pre_tokenizer, where), where);
   parts_.bpe.byte_level = parts_.model == TokenizerParts::Model::bpe && pretokenizer_.byte_level();
-  if (const Json decoder = parse_json(parts_.decoder, where); !decoder.is_null()) decoder_ = Decoder(decoder, where);
+  if (const Json decoder = parse_json(parts_.decoder, where); !decoder.is_null())
+    decoder_ = Decoder(decoder, where);
   strips_leading_space_ = decoder_.strips_leading_space();
   for (const auto& token : config.added) {
-    const auto same = [&](const AddedToken& known) { return known.id == token.id || known.content == token.content; };
+    const auto same = [&](const AddedToken& known) {
+      return known.id == token.id || known.content == token.content;
+    };
     if (std::none_of(parts_.added.begin(), parts_.added.end(), same)) parts_.added.push_back(token);
   }
   build_entries();
@@ -44,14 +48,15 @@ PipelineTokenizer::~PipelineTokenizer() = default;
 void PipelineTokenizer::build_entries() {
   const std::string& where = parts_.where;
   const auto checked = [&](int64_t id, std::string_view token) {
-    require(id >= 0 && id <= kMaximumTokenId, "{}: token '{}': expected an id from 0 to {}, found {}", where, token,
-            kMaximumTokenId, id);
+    require(id >= 0 && id <= kMaximumTokenId, "{}: token '{}': expected an id from 0 to {}, found {}", where,
+            token, kMaximumTokenId, id);
     return static_cast<int32_t>(id);
   };
   int32_t largest = 0;
   for (const auto& [token, id] : parts_.vocabulary) largest = std::max(largest, checked(id, token));
   for (const auto& token : parts_.added) largest = std::max(largest, checked(token.id, token.content));
-  entries_.reserve(static_cast<size_t>(largest) + 1);  // the index points into the entries: they must not move
+  entries_.reserve(static_cast<size_t>(largest) +
+                   1);  // the index points into the entries: they must not move
   for (const auto& [token, id] : parts_.vocabulary) {
     require(id >= vocab_size() || !entries_[id].used, "{}: tokens '{}' and '{}' have the same id {}", where,
             id < vocab_size() ? entries_[id].surface : "", token, id);
@@ -65,13 +70,15 @@ void PipelineTokenizer::build_entries() {
             token_to_id(token).value_or(0), id);
   }
   for (const auto& token : parts_.added) {
-    require(!token.content.empty(), "{}: added token {}: expected its content, found an empty string", where, token.id);
+    require(!token.content.empty(), "{}: added token {}: expected its content, found an empty string", where,
+            token.id);
     const auto known = token_to_id(token.content);
-    require(!known || *known == token.id, "{}: added token '{}' has id {}, but id {} in the vocabulary", where,
-            token.content, token.id, known.value_or(0));
-    require(token.id >= vocab_size() || !entries_[token.id].used || entries_[token.id].surface == token.content,
-            "{}: tokens '{}' and '{}' have the same id {}", where,
-            token.id < vocab_size() ? entries_[token.id].surface : "", token.content, token.id);
+    require(!known || *known == token.id, "{}: added token '{}' has id {}, but id {} in the vocabulary",
+            where, token.content, token.id, known.value_or(0));
+    require(
+        token.id >= vocab_size() || !entries_[token.id].used || entries_[token.id].surface == token.content,
+        "{}: tokens '{}' and '{}' have the same id {}", where,
+        token.id < vocab_size() ? entries_[token.id].surface : "", token.content, token.id);
     Entry& made = entry(token.id);
     made.surface = token.content;
     made.bytes = decoder_.added_piece(token.content);
@@ -87,7 +94,8 @@ void PipelineTokenizer::build_model() {
   words.reserve(parts_.vocabulary.size());
   for (const auto& [token, id] : parts_.vocabulary) {
     // The spelling of a control token in a text that is not to be parsed must not become one by another way.
-    const bool reachable = !entries_[id].special || id == parts_.bpe.unk || parts_.model == TokenizerParts::Model::wordpiece;
+    const bool reachable =
+        !entries_[id].special || id == parts_.bpe.unk || parts_.model == TokenizerParts::Model::wordpiece;
     if (!reachable) continue;
     if (!parts_.bpe.byte_level) {
       words.emplace(token, id);
@@ -153,7 +161,8 @@ void PipelineTokenizer::set_special_ids(const TokenizerConfig& config) {
   }
   const bool begins = bos_ && !frame.prefix.empty() && frame.prefix.front() == *bos_;
   const bool ends = eos_ && !frame.suffix.empty() && frame.suffix.back() == *eos_;
-  // Hugging Face rebuilds the post-processor from these two keys for Llama tokenizers; elsewhere they only add.
+  // Hugging Face rebuilds the post-processor from these two keys for Llama tokenizers; elsewhere they only
+  // add.
   const bool rebuilds = config.tokenizer_class.starts_with("Llama");
   bool changed = false;
   if (bos_ && config.add_bos && *config.add_bos != begins && (*config.add_bos || rebuilds)) {
@@ -173,7 +182,8 @@ void PipelineTokenizer::set_special_ids(const TokenizerConfig& config) {
     changed = true;
   }
   if (changed) {
-    parts_.post_processor = dump_json(make_post_processor(frame, [&](int32_t id) { return id_to_token(id); }));
+    parts_.post_processor =
+        dump_json(make_post_processor(frame, [&](int32_t id) { return id_to_token(id); }));
   }
   prefix_ = std::move(frame.prefix);
   suffix_ = std::move(frame.suffix);
@@ -190,7 +200,8 @@ void PipelineTokenizer::encode_words(std::string_view text, bool at_start, Scrat
   });
 }
 
-void PipelineTokenizer::encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const {
+void PipelineTokenizer::encode_text(std::string_view text, bool parse_special,
+                                    std::vector<int32_t>& ids) const {
   const ScratchPool<Scratch>::Lease lease(scratch_);
   Scratch& scratch = *lease;
   bool at_start = true;
@@ -219,7 +230,9 @@ void PipelineTokenizer::encode_text(std::string_view text, bool parse_special, s
   });
 }
 
-std::optional<std::string> PipelineTokenizer::to_json() const { return write_tokenizer_json(parts_); }
+std::optional<std::string> PipelineTokenizer::to_json() const {
+  return write_tokenizer_json(parts_);
+}
 
 void PipelineTokenizer::save_model(const std::string& directory) const {
   write_file(directory + "/tokenizer.json", write_tokenizer_json(parts_));

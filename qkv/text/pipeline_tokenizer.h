@@ -1,5 +1,6 @@
-// The tokenizer that tokenizer.json describes: added tokens cut out, text normalized, cut into words, words split by BPE
-// or WordPiece, ids framed by a post-processor. Everything but SentencePiece becomes one of these.
+// The tokenizer that tokenizer.json describes: added tokens cut out, text normalized, cut into words, words
+// split by BPE or WordPiece, ids framed by a post-processor. Everything but SentencePiece becomes one of
+// these.
 #pragma once
 
 #include <memory>
@@ -37,7 +38,8 @@ struct TokenizerParts {
   WordPieceOptions wordpiece;
   std::vector<AddedToken> added;
   std::string normalizer = "null", pre_tokenizer = "null", post_processor = "null", decoder = "null";
-  std::string truncation = "null", padding = "null";  // kept for whoever reads the file; encoding ignores them
+  std::string truncation = "null",
+              padding = "null";  // kept for whoever reads the file; encoding ignores them
 };
 
 class PipelineTokenizer : public Tokenizer {
@@ -86,7 +88,8 @@ TokenizerParts parse_tiktoken(std::string_view text, const std::string& where, T
 // True if the text looks like such lines.
 bool looks_like_tiktoken(std::string_view text);
 // BERT's vocab.txt: one token per line, the line number is the id.
-TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::string& where, TokenizerConfig& config);
+TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::string& where,
+                                          TokenizerConfig& config);
 
 // The pre_tokenizer JSON of a byte-level vocabulary whose words are cut by `pattern`.
 std::string byte_level_pretokenizer(std::string_view pattern);

@@ -24,14 +24,16 @@ SpecialFrame parse_template(const JsonView& view, const std::string& where) {
   for (const auto& piece : *pieces) {
     const JsonView item(piece, where + ": single");
     if (item.has("Sequence")) {
-      require(!after_text, "{}: TemplateProcessing: expected one Sequence in 'single', found a second", where);
+      require(!after_text, "{}: TemplateProcessing: expected one Sequence in 'single', found a second",
+              where);
       after_text = true;
       continue;
     }
     const std::string name = item.object("SpecialToken").string("id");
     const JsonView token = view.object("special_tokens").object(name);
     const Json* ids = token.find("ids");
-    require(ids && ids->is_array(), "{}: TemplateProcessing: special token '{}': expected a list 'ids'", where, name);
+    require(ids && ids->is_array(), "{}: TemplateProcessing: special token '{}': expected a list 'ids'",
+            where, name);
     for (const auto& id : *ids) (after_text ? frame.suffix : frame.prefix).push_back(checked_id(id, where));
   }
   require(after_text, "{}: TemplateProcessing: expected a Sequence in 'single', found none", where);
@@ -55,7 +57,8 @@ SpecialFrame parse(const Json& json, const std::string& where, int depth) {
   }
   if (type == "ByteLevel") return {};  // moves offsets only
   require(type == "Sequence",
-          "{}: type: expected Sequence, TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel, found '{}'",
+          "{}: type: expected Sequence, TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel, "
+          "found '{}'",
           where, type);
   const Json* list = view.find("processors");
   require(list && list->is_array(), "{}: Sequence: expected a list 'processors'", where);

@@ -1,4 +1,5 @@
-// What is put around an encoded text: the "post_processor" of tokenizer.json, reduced to a prefix and a suffix of ids.
+// What is put around an encoded text: the "post_processor" of tokenizer.json, reduced to a prefix and a
+// suffix of ids.
 #pragma once
 
 #include <cstdint>

@@ -71,7 +71,8 @@ class RegexSplit : public PretokenizerStep {
 // Where a predicate holds for single characters.
 class CharacterSplit : public PretokenizerStep {
  public:
-  CharacterSplit(bool (*matches)(char32_t), SplitBehavior behavior) : matches_(matches), behavior_(behavior) {}
+  CharacterSplit(bool (*matches)(char32_t), SplitBehavior behavior)
+      : matches_(matches), behavior_(behavior) {}
 
   void split(std::string_view piece, bool, Regex::Scratch&, WordSink emit) const override {
     std::vector<SplitPart> parts;
@@ -241,14 +242,15 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
     require(!spelled_, "{}: expected one ByteLevel step, found a second", where);
     if (view.boolean_or("add_prefix_space", true)) steps_.push_back(std::make_unique<PrefixSpace>());
     if (view.boolean_or("use_regex", true)) {
-      steps_.push_back(
-          std::make_unique<RegexSplit>(Regex(std::string(kGpt2Pattern), where), SplitBehavior::isolated, false));
+      steps_.push_back(std::make_unique<RegexSplit>(Regex(std::string(kGpt2Pattern), where),
+                                                    SplitBehavior::isolated, false));
     }
     byte_level_ = true;
   } else if (type == "Split") {
     const bool invert = view.boolean_or("invert", false);
     const Json* pattern = view.find("pattern");
-    const Json* text = pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
+    const Json* text =
+        pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
     const std::string form = text ? pattern->begin().key() : "";
     require(text && text->is_string() && (form == "Regex" || form == "String"),
             "{}: Split: expected a pattern {{\"Regex\": ...}} or {{\"String\": ...}}", where);
@@ -273,7 +275,8 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
     steps_.push_back(std::make_unique<CharacterSplit>(&is_bert_punctuation, SplitBehavior::isolated));
   } else if (type == "CharDelimiterSplit") {
     const std::string delimiter = view.string("delimiter");
-    require(!delimiter.empty(), "{}: CharDelimiterSplit: expected a character, found an empty delimiter", where);
+    require(!delimiter.empty(), "{}: CharDelimiterSplit: expected a character, found an empty delimiter",
+            where);
     steps_.push_back(std::make_unique<StringSplit>(delimiter, SplitBehavior::removed, false));
   } else if (type == "Metaspace") {
     const std::string mark = view.string_or("replacement", "▁");
@@ -289,9 +292,10 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
                                                                      : Metaspace::Prepend::never,
                                                  view.boolean_or("split", true)));
   } else {
-    fail("{}: type: expected Sequence, ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, "
-         "BertPreTokenizer, CharDelimiterSplit or Metaspace, found '{}'",
-         where, type);
+    fail(
+        "{}: type: expected Sequence, ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, "
+        "BertPreTokenizer, CharDelimiterSplit or Metaspace, found '{}'",
+        where, type);
   }
 }
 

@@ -1,4 +1,5 @@
-// Cuts normalized text into the words that a vocabulary splits further: the "pre_tokenizer" of tokenizer.json.
+// Cuts normalized text into the words that a vocabulary splits further: the "pre_tokenizer" of
+// tokenizer.json.
 #pragma once
 
 #include <memory>
@@ -18,7 +19,8 @@ using WordSink = FunctionRef<void(std::string_view word)>;
 class PretokenizerStep {
  public:
   virtual ~PretokenizerStep() = default;
-  // Calls emit on each word of `piece` in order. `at_start`: the piece begins the whole text (Metaspace "first").
+  // Calls emit on each word of `piece` in order. `at_start`: the piece begins the whole text (Metaspace
+  // "first").
   virtual void split(std::string_view piece, bool at_start, Regex::Scratch& scratch, WordSink emit) const = 0;
 };
 
@@ -29,8 +31,8 @@ class Pretokenizer {
   // From the JSON of tokenizer.json (null: no steps). Throws Error `<where>: pre_tokenizer: ...`.
   Pretokenizer(const Json& json, const std::string& where);
 
-  // Words of `text`, which must be valid UTF-8. If byte_level(), words are raw bytes (the spelling in GPT-2's alphabet
-  // is left to the vocabulary).
+  // Words of `text`, which must be valid UTF-8. If byte_level(), words are raw bytes (the spelling in GPT-2's
+  // alphabet is left to the vocabulary).
   void split(std::string_view text, bool at_start, Regex::Scratch& scratch, WordSink emit) const;
   bool byte_level() const { return byte_level_; }
 

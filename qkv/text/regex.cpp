@@ -16,8 +16,8 @@ constexpr uint32_t kMatchLimit = 50'000'000;
 // Members of a bracket expression. PCRE2 10.42 counts U+180E as white space; Oniguruma does not.
 constexpr std::string_view kSpaceMembers =
     R"(\x09-\x0D\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-// PCRE2's \w is letters, numbers and the underscore; Oniguruma's has marks, connectors and letters in circles and squares,
-// and of the other numbers only those of Latin-1.
+// PCRE2's \w is letters, numbers and the underscore; Oniguruma's has marks, connectors and letters in circles
+// and squares, and of the other numbers only those of Latin-1.
 constexpr std::string_view kWordMembers =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
 
@@ -102,9 +102,11 @@ Regex::Regex(std::string pattern, std::string_view where) : pattern_(std::move(p
   const std::string translated = translate(pattern_);
   int code = 0;
   PCRE2_SIZE offset = 0;
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                       PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, nullptr);
-  require(compiled != nullptr, "{}: regular expression '{}' does not compile: {}", where, pattern_, reason(code));
+  pcre2_code* compiled =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, nullptr);
+  require(compiled != nullptr, "{}: regular expression '{}' does not compile: {}", where, pattern_,
+          reason(code));
   code_ = std::make_unique<Code>(compiled);
   pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);  // without it pcre2_match interprets: slower, same matches
 }
@@ -116,9 +118,11 @@ Regex& Regex::operator=(Regex&&) noexcept = default;
 std::optional<TextRange> Regex::find(std::string_view text, size_t start, Scratch& scratch) const {
   const auto& state = *scratch.state_;
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data() ? text.data() : "");
-  const int code = pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK, state.data, state.context);
+  const int code =
+      pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK, state.data, state.context);
   if (code == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  require(code >= 0, "regular expression '{}' gave up at byte {} of a text: {}", pattern_, start, reason(code));
+  require(code >= 0, "regular expression '{}' gave up at byte {} of a text: {}", pattern_, start,
+          reason(code));
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(state.data);
   return TextRange{bounds[0], bounds[1]};
 }

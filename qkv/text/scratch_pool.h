@@ -1,4 +1,5 @@
-// Buffers that concurrent calls of a const method take and give back, so that each is made once per thread in use.
+// Buffers that concurrent calls of a const method take and give back, so that each is made once per thread in
+// use.
 #pragma once
 
 #include <memory>

@@ -26,17 +26,28 @@ class WireReader {
     field = {static_cast<uint32_t>(tag >> 3), static_cast<uint32_t>(tag & 7), 0, {}};
     if (field.number == 0 || tag >> 32 != 0) broken();
     switch (field.wire_type) {
-      case 0: field.value = varint(); break;
-      case 1: field.value = fixed(8); break;
-      case 2: field.contents = take(varint()); break;
-      case 5: field.value = fixed(4); break;
-      default: broken();
+      case 0:
+        field.value = varint();
+        break;
+      case 1:
+        field.value = fixed(8);
+        break;
+      case 2:
+        field.contents = take(varint());
+        break;
+      case 5:
+        field.value = fixed(4);
+        break;
+      default:
+        broken();
     }
     return true;
   }
 
   [[noreturn]] void broken() const {
-    fail("{}: expected a SentencePiece model, found something else or a damaged one (at byte {} of a message)", where_, at_);
+    fail(
+        "{}: expected a SentencePiece model, found something else or a damaged one (at byte {} of a message)",
+        where_, at_);
   }
 
  private:
@@ -94,12 +105,23 @@ void parse_trainer_spec(std::string_view bytes, const std::string& where, Senten
         if (field.value < 1 || field.value > 4) reader.broken();
         proto.algorithm = static_cast<SentencePieceProto::Algorithm>(field.value);
         break;
-      case 35: proto.byte_fallback = field.value != 0; break;
-      case 40: proto.unk_id = integer; break;
-      case 41: proto.bos_id = integer; break;
-      case 42: proto.eos_id = integer; break;
-      case 43: proto.pad_id = integer; break;
-      default: break;
+      case 35:
+        proto.byte_fallback = field.value != 0;
+        break;
+      case 40:
+        proto.unk_id = integer;
+        break;
+      case 41:
+        proto.bos_id = integer;
+        break;
+      case 42:
+        proto.eos_id = integer;
+        break;
+      case 43:
+        proto.pad_id = integer;
+        break;
+      default:
+        break;
     }
   }
 }

@@ -1,5 +1,5 @@
-// What a SentencePiece model file says (Kudo and Richardson 2018), read straight from its protocol buffer: the library
-// does not show all of it.
+// What a SentencePiece model file says (Kudo and Richardson 2018), read straight from its protocol buffer:
+// the library does not show all of it.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ struct SentencePieceProto {
 
 // Throws Error `<where>: ...` if the bytes are no such model.
 SentencePieceProto parse_sentencepiece_proto(std::string_view bytes, const std::string& where);
-// Bytes to append to a serialized model so that it puts no dummy prefix: messages merge, the last value counts.
+// Bytes to append to a serialized model so that it puts no dummy prefix: messages merge, the last value
+// counts.
 std::string_view without_dummy_prefix();
 
 }  // namespace qkv

@@ -48,7 +48,8 @@ bool is_ascii_letter_or_digit(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-std::unique_ptr<sentencepiece::SentencePieceProcessor> make_processor(const std::string& model, const std::string& where) {
+std::unique_ptr<sentencepiece::SentencePieceProcessor> make_processor(const std::string& model,
+                                                                      const std::string& where) {
   auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
   const auto status = processor->LoadFromSerializedProto(model);
   require(status.ok(), "{}: SentencePiece refuses the model: {}", where, status.ToString());
@@ -59,19 +60,23 @@ std::unique_ptr<sentencepiece::SentencePieceProcessor> make_processor(const std:
 
 SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::string& where,
                                                const TokenizerConfig& config)
-    : model_(std::move(model)), proto_(parse_sentencepiece_proto(model_, where)), prefix_every_part_(config.legacy) {
+    : model_(std::move(model)),
+      proto_(parse_sentencepiece_proto(model_, where)),
+      prefix_every_part_(config.legacy) {
   processor_ = make_processor(model_, where);
   strips_leading_space_ = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
   build_entries(config, where);
   set_special_ids(config);
   const auto no_piece = [&](auto&& spans) {
-    return std::none_of(proto_.pieces.begin(), proto_.pieces.end(), [&](const Piece& piece) { return spans(piece.text); });
+    return std::none_of(proto_.pieces.begin(), proto_.pieces.end(),
+                        [&](const Piece& piece) { return spans(piece.text); });
   };
   words_are_independent_ = proto_.add_dummy_prefix && no_piece(&spans_words) &&
                            (proto_.algorithm == SentencePieceProto::Algorithm::bpe ||
                             proto_.algorithm == SentencePieceProto::Algorithm::unigram);
-  lines_are_independent_ = words_are_independent_ && !proto_.rewrites_characters && !proto_.remove_extra_whitespaces &&
-                           no_piece([](std::string_view text) { return text.size() > 1 && text.find('\n') != text.npos; });
+  lines_are_independent_ =
+      words_are_independent_ && !proto_.rewrites_characters && !proto_.remove_extra_whitespaces &&
+      no_piece([](std::string_view text) { return text.size() > 1 && text.find('\n') != text.npos; });
   config_text_ = config.text;
   chat_template_ = config.chat_template;
 }
@@ -88,7 +93,8 @@ void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const 
     matcher_.add(token, content);
   };
   const auto count = static_cast<int32_t>(proto_.pieces.size());
-  require(count <= kMaximumTokenId, "{}: expected at most {} pieces, found {}", where, kMaximumTokenId, count);
+  require(count <= kMaximumTokenId, "{}: expected at most {} pieces, found {}", where, kMaximumTokenId,
+          count);
   for (int32_t id = 0; id < count; ++id) {
     const Piece& piece = proto_.pieces[id];
     Entry& made = entry(id);
@@ -96,7 +102,8 @@ void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const 
     switch (piece.type) {
       case PieceType::byte: {
         const auto byte = byte_of(piece.text);
-        require(byte.has_value(), "{}: byte piece {}: expected a name like <0x0A>, found '{}'", where, id, piece.text);
+        require(byte.has_value(), "{}: byte piece {}: expected a name like <0x0A>, found '{}'", where, id,
+                piece.text);
         made.bytes = std::string(1, static_cast<char>(*byte));
         byte_ids_[*byte] = id;
         break;
@@ -110,12 +117,14 @@ void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const 
         made.bytes = proto_.unk_surface;
         match(id, piece.text);
         break;
-      default: made.bytes = with_spaces(piece.text);
+      default:
+        made.bytes = with_spaces(piece.text);
     }
   }
   for (const AddedToken& token : config.added) {
-    require(token.id >= 0 && token.id <= kMaximumTokenId, "{}: added token '{}': expected an id from 0 to {}, found {}",
-            where, token.content, kMaximumTokenId, token.id);
+    require(token.id >= 0 && token.id <= kMaximumTokenId,
+            "{}: added token '{}': expected an id from 0 to {}, found {}", where, token.content,
+            kMaximumTokenId, token.id);
     const bool known = token.id < count && proto_.pieces[token.id].text == token.content;
     if (known && proto_.pieces[token.id].type != PieceType::normal) {
       entries_[token.id].special |= token.special && proto_.pieces[token.id].type != PieceType::byte;
@@ -158,10 +167,14 @@ void SentencePieceTokenizer::set_special_ids(const TokenizerConfig& config) {
 
 std::string_view SentencePieceTokenizer::kind() const {
   switch (proto_.algorithm) {
-    case SentencePieceProto::Algorithm::unigram: return "sentencepiece-unigram";
-    case SentencePieceProto::Algorithm::bpe: return "sentencepiece-bpe";
-    case SentencePieceProto::Algorithm::word: return "sentencepiece-word";
-    case SentencePieceProto::Algorithm::character: return "sentencepiece-char";
+    case SentencePieceProto::Algorithm::unigram:
+      return "sentencepiece-unigram";
+    case SentencePieceProto::Algorithm::bpe:
+      return "sentencepiece-bpe";
+    case SentencePieceProto::Algorithm::word:
+      return "sentencepiece-word";
+    case SentencePieceProto::Algorithm::character:
+      return "sentencepiece-char";
   }
   return "sentencepiece";
 }
@@ -174,8 +187,9 @@ const sentencepiece::SentencePieceProcessor& SentencePieceTokenizer::continuing_
   return *continuing_;
 }
 
-// Where the first word of `run` ends: at a line feed, or before a single space between two words. No piece spans such a
-// place, so encoding the parts apart gives the same ids; and " word" reads like "word" with the dummy prefix.
+// Where the first word of `run` ends: at a line feed, or before a single space between two words. No piece
+// spans such a place, so encoding the parts apart gives the same ids; and " word" reads like "word" with the
+// dummy prefix.
 size_t SentencePieceTokenizer::word_end(std::string_view run) const {
   if (!words_are_independent_) return run.size();
   if (lines_are_independent_ && run[0] == '\n') return 1;
@@ -204,7 +218,8 @@ void SentencePieceTokenizer::encode_run(std::string_view run, bool at_start, Cac
     if (!cache.find(word, hash, ids)) {
       const auto& processor = at_start ? *processor_ : continuing_processor();
       const auto status = processor.Encode({word.data(), word.size()}, &word_ids);
-      require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", word.size(), status.ToString());
+      require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", word.size(),
+              status.ToString());
       cache.keep(word, hash, word_ids.data(), word_ids.size());
       ids.insert(ids.end(), word_ids.begin(), word_ids.end());
     }
@@ -214,7 +229,8 @@ void SentencePieceTokenizer::encode_run(std::string_view run, bool at_start, Cac
   }
 }
 
-void SentencePieceTokenizer::encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const {
+void SentencePieceTokenizer::encode_text(std::string_view text, bool parse_special,
+                                         std::vector<int32_t>& ids) const {
   const ScratchPool<Caches>::Lease caches(caches_);
   bool at_start = true;
   matcher_.split(text, parse_special, [&](std::string_view part, std::optional<int32_t> id) {

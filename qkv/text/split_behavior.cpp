@@ -32,8 +32,10 @@ SplitBehavior parse_split_behavior(std::string_view name, std::string_view where
   if (name == "MergedWithPrevious") return SplitBehavior::merged_with_previous;
   if (name == "MergedWithNext") return SplitBehavior::merged_with_next;
   if (name == "Contiguous") return SplitBehavior::contiguous;
-  fail("{}: behavior: expected Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous, found '{}'", where,
-       name);
+  fail(
+      "{}: behavior: expected Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous, found "
+      "'{}'",
+      where, name);
 }
 
 std::vector<TextRange> apply_split_behavior(const std::vector<SplitPart>& parts, SplitBehavior behavior) {

@@ -14,7 +14,8 @@ enum class SplitBehavior { isolated, removed, merged_with_previous, merged_with_
 // "Isolated", "Removed", ...; throws Error `<where>: ...` naming the known ones.
 SplitBehavior parse_split_behavior(std::string_view name, std::string_view where);
 
-// Part of a text: a match of the pattern, or what lies between matches. May be empty where a pattern matches nothing.
+// Part of a text: a match of the pattern, or what lies between matches. May be empty where a pattern matches
+// nothing.
 struct SplitPart {
   TextRange range;
   bool is_match = false;

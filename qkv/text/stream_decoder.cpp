@@ -5,7 +5,10 @@
 namespace qkv {
 
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special, bool continues)
-    : tokenizer_(tokenizer), skip_special_(skip_special), at_start_(!continues), starts_at_start_(!continues) {}
+    : tokenizer_(tokenizer),
+      skip_special_(skip_special),
+      at_start_(!continues),
+      starts_at_start_(!continues) {}
 
 std::string StreamDecoder::push(int32_t id) {
   std::string_view bytes = tokenizer_.token_bytes(id);

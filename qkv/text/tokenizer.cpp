@@ -28,7 +28,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
 std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::string> texts,
                                                           const EncodeOptions& options) const {
   std::vector<std::vector<int32_t>> results(texts.size());
-  parallel_items(static_cast<int64_t>(texts.size()), [&](int64_t i, int) { results[i] = encode(texts[i], options); });
+  parallel_items(static_cast<int64_t>(texts.size()),
+                 [&](int64_t i, int) { results[i] = encode(texts[i], options); });
   return results;
 }
 
@@ -58,7 +59,9 @@ const std::string& Tokenizer::id_to_token(int32_t id) const {
   return id >= 0 && id < vocab_size() ? entries_[id].surface : kNothing;
 }
 
-bool Tokenizer::is_special(int32_t id) const { return id >= 0 && id < vocab_size() && entries_[id].special; }
+bool Tokenizer::is_special(int32_t id) const {
+  return id >= 0 && id < vocab_size() && entries_[id].special;
+}
 
 void Tokenizer::require_in_vocabulary(std::optional<int32_t> id, std::string_view what) const {
   require(!id || (*id >= 0 && *id < vocab_size() && entries_[*id].used),
@@ -134,8 +137,12 @@ void Tokenizer::save(const std::string& directory) const {
   Json added = Json::object();
   for (int32_t id = 0; id < vocab_size(); ++id) {
     if (!entries_[id].special) continue;
-    added[std::to_string(id)] = {{"content", entries_[id].surface}, {"lstrip", false}, {"normalized", false},
-                                 {"rstrip", false}, {"single_word", false}, {"special", true}};
+    added[std::to_string(id)] = {{"content", entries_[id].surface},
+                                 {"lstrip", false},
+                                 {"normalized", false},
+                                 {"rstrip", false},
+                                 {"single_word", false},
+                                 {"special", true}};
   }
   if (!config.contains("added_tokens_decoder")) config["added_tokens_decoder"] = std::move(added);
   if (!config.contains("clean_up_tokenization_spaces")) config["clean_up_tokenization_spaces"] = false;

@@ -1,5 +1,5 @@
-// Text to token ids and back: the one interface behind every vocabulary (byte-level BPE, BPE with byte fallback,
-// WordPiece, SentencePiece), and how to load one.
+// Text to token ids and back: the one interface behind every vocabulary (byte-level BPE, BPE with byte
+// fallback, WordPiece, SentencePiece), and how to load one.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,9 @@ namespace qkv {
 struct EncodeOptions {
   // Put the tokens that the vocabulary's post-processor adds around a text (BOS, EOS, [CLS] ... [SEP]).
   bool add_special = true;
-  // Recognize the spelling of special tokens ("<|im_end|>") in the text; false reads them as plain characters, which is
-  // what text from strangers needs. Added tokens that are not special are recognized either way.
+  // Recognize the spelling of special tokens ("<|im_end|>") in the text; false reads them as plain
+  // characters, which is what text from strangers needs. Added tokens that are not special are recognized
+  // either way.
   bool parse_special = true;
 };
 
@@ -28,20 +29,21 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // Any bytes are accepted. Byte-level vocabularies reproduce invalid UTF-8 exactly when decoded; the others put their
-  // byte tokens or their unknown token for it.
+  // Any bytes are accepted. Byte-level vocabularies reproduce invalid UTF-8 exactly when decoded; the others
+  // put their byte tokens or their unknown token for it.
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
   // One result per text, computed in parallel.
   std::vector<std::vector<int32_t>> encode_batch(std::span<const std::string> texts,
                                                  const EncodeOptions& options = {}) const;
-  // The bytes the ids spell, not necessarily valid UTF-8 (see replace_invalid_utf8 and StreamDecoder). Ids outside the
-  // vocabulary, which a model with padded embeddings may emit, spell nothing.
+  // The bytes the ids spell, not necessarily valid UTF-8 (see replace_invalid_utf8 and StreamDecoder). Ids
+  // outside the vocabulary, which a model with padded embeddings may emit, spell nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special = true) const;
 
-  // What the token adds to a running text, as raw bytes: " the" for "Ġthe" and "▁the", "\n" for "<0x0A>". A special
-  // token gives its spelling. Empty outside the vocabulary.
+  // What the token adds to a running text, as raw bytes: " the" for "Ġthe" and "▁the", "\n" for "<0x0A>". A
+  // special token gives its spelling. Empty outside the vocabulary.
   const std::string& token_bytes(int32_t id) const;
-  // True if a decoded text drops one leading space that its first token spells (SentencePiece's dummy prefix).
+  // True if a decoded text drops one leading space that its first token spells (SentencePiece's dummy
+  // prefix).
   bool strips_leading_space() const { return strips_leading_space_; }
 
   // One more than the largest id, added tokens included.
@@ -77,9 +79,9 @@ class Tokenizer {
   virtual std::string_view kind() const = 0;
   // The text of a Hugging Face tokenizer.json; nullopt for SentencePiece models.
   virtual std::optional<std::string> to_json() const = 0;
-  // Writes tokenizer.json (or tokenizer.model), tokenizer_config.json, special_tokens_map.json and, with several stop
-  // ids, generation_config.json into the directory, creating it if needed. load_tokenizer(directory) gives an equal
-  // tokenizer.
+  // Writes tokenizer.json (or tokenizer.model), tokenizer_config.json, special_tokens_map.json and, with
+  // several stop ids, generation_config.json into the directory, creating it if needed.
+  // load_tokenizer(directory) gives an equal tokenizer.
   void save(const std::string& directory) const;
 
  protected:
@@ -110,18 +112,19 @@ class Tokenizer {
   bool strips_leading_space_ = false;
 };
 
-// A file or a directory; the kind is found by content. In a directory, the first of tokenizer.json, tokenizer.model
-// (SentencePiece, or base64 ranks), vocab.json + merges.txt, encoder.json + vocab.bpe, *.tiktoken, *.model,
-// vocab.txt; tokenizer_config.json, special_tokens_map.json, generation_config.json, added_tokens.json and
-// chat_template.jinja beside it complete it. Throws Error naming the file and what is wrong with it.
+// A file or a directory; the kind is found by content. In a directory, the first of tokenizer.json,
+// tokenizer.model (SentencePiece, or base64 ranks), vocab.json + merges.txt, encoder.json + vocab.bpe,
+// *.tiktoken, *.model, vocab.txt; tokenizer_config.json, special_tokens_map.json, generation_config.json,
+// added_tokens.json and chat_template.jinja beside it complete it. Throws Error naming the file and what is
+// wrong with it.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& directory_or_file);
 
-// Ids one by one to text that can be shown as it comes: only whole, valid UTF-8 leaves, and the concatenation of
-// everything returned equals replace_invalid_utf8(decode(ids)).
+// Ids one by one to text that can be shown as it comes: only whole, valid UTF-8 leaves, and the concatenation
+// of everything returned equals replace_invalid_utf8(decode(ids)).
 class StreamDecoder {
  public:
-  // The tokenizer must outlive the decoder. With `continues`, the text goes on from earlier tokens: no leading space
-  // is dropped.
+  // The tokenizer must outlive the decoder. With `continues`, the text goes on from earlier tokens: no
+  // leading space is dropped.
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true, bool continues = false);
   // The text that became complete with this id; often empty in the middle of a character.
   std::string push(int32_t id);

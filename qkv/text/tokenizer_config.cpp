@@ -40,7 +40,8 @@ void read_added_tokens_decoder(const JsonView& view, TokenizerConfig& config) {
     const std::string where = view.where() + ": added_tokens_decoder." + key;
     int32_t id = -1;
     const auto [stop, code] = std::from_chars(key.data(), key.data() + key.size(), id);
-    require(code == std::errc() && stop == key.data() + key.size() && id >= 0, "{}: expected an id as key", where);
+    require(code == std::errc() && stop == key.data() + key.size() && id >= 0, "{}: expected an id as key",
+            where);
     AddedToken token = parse_added_token(JsonView(value, where));
     token.id = id;
     config.added.push_back(std::move(token));
@@ -54,7 +55,8 @@ void read_chat_template(const JsonView& view, TokenizerConfig& config) {
     config.chat_template = value->get<std::string>();
     return;
   }
-  require(value->is_array(), "{}: key 'chat_template': expected a string or a list of named templates", view.where());
+  require(value->is_array(), "{}: key 'chat_template': expected a string or a list of named templates",
+          view.where());
   for (const auto& item : *value) {
     const JsonView named(item, view.where() + ": chat_template");
     const bool is_default = named.string("name") == "default";

@@ -26,7 +26,8 @@ struct TokenizerConfig {
 // Reads what is there; a missing file is no error. Throws Error naming the file for malformed ones.
 TokenizerConfig read_tokenizer_config(const std::string& directory);
 
-// An entry of "added_tokens" in tokenizer.json or of "added_tokens_decoder": content and flags, without the id.
+// An entry of "added_tokens" in tokenizer.json or of "added_tokens_decoder": content and flags, without the
+// id.
 AddedToken parse_added_token(const class JsonView& view);
 
 }  // namespace qkv

@@ -1,5 +1,5 @@
-// Reading and writing Hugging Face's tokenizer.json. The vocabulary and the merges (hundreds of thousands of entries) are
-// taken from the parser's events; the rest becomes a small document.
+// Reading and writing Hugging Face's tokenizer.json. The vocabulary and the merges (hundreds of thousands of
+// entries) are taken from the parser's events; the rest becomes a small document.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -20,7 +20,8 @@ class Events : public nlohmann::json_sax<Json> {
   bool null() override { return value(nullptr); }
   bool boolean(bool v) override { return value(v); }
   bool number_integer(number_integer_t v) override {
-    if (region_ == Region::vocabulary) out_of_range(std::to_string(v));  // the parser gives negative numbers here
+    if (region_ == Region::vocabulary)
+      out_of_range(std::to_string(v));  // the parser gives negative numbers here
     return value(v);
   }
   bool number_unsigned(number_unsigned_t v) override {
@@ -33,7 +34,8 @@ class Events : public nlohmann::json_sax<Json> {
   bool string(string_t& v) override {
     if (region_ == Region::merges) {
       const size_t space = v.find(' ');
-      require(space != std::string::npos && space > 0 && space + 1 < v.size() && v.find(' ', space + 1) == std::string::npos,
+      require(space != std::string::npos && space > 0 && space + 1 < v.size() &&
+                  v.find(' ', space + 1) == std::string::npos,
               "{}: merge {}: expected two tokens with a space between, found '{}'", where_, merges.size(), v);
       merges.emplace_back(v.substr(0, space), v.substr(space + 1));
       return true;
@@ -78,7 +80,8 @@ class Events : public nlohmann::json_sax<Json> {
   }
   bool end_array() override {
     if (region_ == Region::merge_pair) {
-      require(pair_.size() == 2, "{}: merge {}: expected two tokens, found {}", where_, merges.size(), pair_.size());
+      require(pair_.size() == 2, "{}: merge {}: expected two tokens, found {}", where_, merges.size(),
+              pair_.size());
       merges.emplace_back(std::move(pair_[0]), std::move(pair_[1]));
       region_ = Region::merges;
     } else if (region_ == Region::merges) {
@@ -113,8 +116,10 @@ class Events : public nlohmann::json_sax<Json> {
         fail("{}: token '{}': expected an integer id, found {}", where_, key_, dump_json(v).substr(0, 80));
       case Region::merges:
       case Region::merge_pair:
-        fail("{}: merge {}: expected two tokens, found {}", where_, merges.size(), dump_json(v).substr(0, 80));
-      case Region::general: break;
+        fail("{}: merge {}: expected two tokens, found {}", where_, merges.size(),
+             dump_json(v).substr(0, 80));
+      case Region::general:
+        break;
     }
     if (stack_.empty()) {
       document = std::move(v);
@@ -165,8 +170,8 @@ void resolve_merges(const std::vector<std::pair<std::string, std::string>>& pair
     joined += std::string_view(right).substr(std::min(prefix, right.size()));
     const auto id_of = [&](const std::string& token) {
       const auto found = ids.find(token);
-      require(found != ids.end(), "{}: merge {} ('{}' + '{}'): token '{}' is not in the vocabulary", parts.where, i, left,
-              right, token);
+      require(found != ids.end(), "{}: merge {} ('{}' + '{}'): token '{}' is not in the vocabulary",
+              parts.where, i, left, right, token);
       return found->second;
     };
     parts.merges.push_back({id_of(left), id_of(right), id_of(joined), static_cast<uint32_t>(i)});
@@ -200,8 +205,8 @@ TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& wh
       const JsonView view(item, fmt::format("{}: added_tokens {}", where, parts.added.size()));
       AddedToken token = parse_added_token(view);
       const int64_t id = view.integer("id");
-      require(id >= 0 && id <= kMaximumTokenId, "{}: added token '{}': expected an id from 0 to {}, found {}", where,
-              token.content, kMaximumTokenId, id);
+      require(id >= 0 && id <= kMaximumTokenId, "{}: added token '{}': expected an id from 0 to {}, found {}",
+              where, token.content, kMaximumTokenId, id);
       token.id = static_cast<int32_t>(id);
       parts.added.push_back(std::move(token));
     }
@@ -209,11 +214,14 @@ TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& wh
 
   const JsonView model = root.object("model");
   // Files of 2019 and 2020 leave the type out.
-  const std::string type = model.string_or("type", model.has("max_input_chars_per_word") ? "WordPiece" : "BPE");
+  const std::string type =
+      model.string_or("type", model.has("max_input_chars_per_word") ? "WordPiece" : "BPE");
   require(type == "BPE" || type == "WordPiece",
-          "{}: model: type: expected BPE or WordPiece, found '{}'; load its tokenizer.model instead if it has one", where,
-          type);
-  require(!events.vocabulary.empty(), "{}: model: expected an object 'vocab' of tokens and ids, found none", where);
+          "{}: model: type: expected BPE or WordPiece, found '{}'; load its tokenizer.model instead if it "
+          "has one",
+          where, type);
+  require(!events.vocabulary.empty(), "{}: model: expected an object 'vocab' of tokens and ids, found none",
+          where);
   parts.vocabulary = std::move(events.vocabulary);
   Vocabulary ids;
   ids.reserve(parts.vocabulary.size());

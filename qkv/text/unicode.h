@@ -21,7 +21,8 @@ bool is_bert_ideograph(char32_t c);
 bool is_nonspacing_mark(char32_t c);
 // General category M*.
 bool is_mark(char32_t c);
-// Alphabetic characters, marks, decimal digits, connector punctuation, joiners: \w as Unicode's UTS #18 defines it.
+// Alphabetic characters, marks, decimal digits, connector punctuation, joiners: \w as Unicode's UTS #18
+// defines it.
 bool is_word_character(char32_t c);
 // Appends the lower case of one code point (more than one code point for U+0130).
 void append_lower_case(std::string& out, char32_t c);

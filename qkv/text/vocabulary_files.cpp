@@ -36,7 +36,8 @@ std::optional<std::string> decode_base64(std::string_view text) {
     std::array<int8_t, 256> table{};
     for (auto& value : table) value = -1;
     constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < digits.size(); ++i) table[static_cast<uint8_t>(digits[i])] = static_cast<int8_t>(i);
+    for (size_t i = 0; i < digits.size(); ++i)
+      table[static_cast<uint8_t>(digits[i])] = static_cast<int8_t>(i);
     return table;
   }();
   if (text.empty() || text.size() % 4 != 0) return std::nullopt;
@@ -86,40 +87,56 @@ struct KnownRanks {
 KnownRanks known_ranks(size_t count, const std::string& where) {
   switch (count) {
     case 128000: {  // Llama 3, with the names that 3.1 gave to reserved ids
-      KnownRanks llama{count,
-                       kLlama3Pattern,
-                       false,
-                       {"<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>",
-                        "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>",
-                        "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"},
-                       "<|begin_of_text|>",
-                       "<|end_of_text|>",
-                       "<|finetune_right_pad_id|>",
-                       {"<|eom_id|>", "<|eot_id|>"},
-                       true};
+      KnownRanks llama{
+          count,
+          kLlama3Pattern,
+          false,
+          {"<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>",
+           "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>",
+           "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"},
+          "<|begin_of_text|>",
+          "<|end_of_text|>",
+          "<|finetune_right_pad_id|>",
+          {"<|eom_id|>", "<|eot_id|>"},
+          true};
       for (int i = 3; llama.special.size() < 256; ++i) {
         llama.special.push_back(fmt::format("<|reserved_special_token_{}|>", i));
       }
       return llama;
     }
     case 151643: {  // Qwen, Qwen2
-      KnownRanks qwen{count,        kQwen2Pattern, true, {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}, "",
-                      "<|endoftext|>", "<|endoftext|>", {"<|im_end|>"}, false};
+      KnownRanks qwen{count,
+                      kQwen2Pattern,
+                      true,
+                      {"<|endoftext|>", "<|im_start|>", "<|im_end|>"},
+                      "",
+                      "<|endoftext|>",
+                      "<|endoftext|>",
+                      {"<|im_end|>"},
+                      false};
       return qwen;
     }
-    case 50256: return {count, kGpt2Pattern, false, {"<|endoftext|>"}, "", "<|endoftext|>", "", {}, false};
-    case 50280: return {count, kGpt2Pattern, false, {"<|endoftext|>"}, "", "<|endoftext|>", "", {}, false};
+    case 50256:
+      return {count, kGpt2Pattern, false, {"<|endoftext|>"}, "", "<|endoftext|>", "", {}, false};
+    case 50280:
+      return {count, kGpt2Pattern, false, {"<|endoftext|>"}, "", "<|endoftext|>", "", {}, false};
     case 100256:  // cl100k_base
-      return {count, kLlama3Pattern, false, {"", "<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"}, "",
-              "<|endoftext|>", "", {}, false};
-    case 199998: return {count, kO200kPattern, false, {"", "<|endoftext|>"}, "", "<|endoftext|>", "", {}, false};
+      return {count, kLlama3Pattern,
+              false, {"", "<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"},
+              "",    "<|endoftext|>",
+              "",    {},
+              false};
+    case 199998:
+      return {count, kO200kPattern, false, {"", "<|endoftext|>"}, "", "<|endoftext|>", "", {}, false};
     default:
-      log_warning("{}: {} ranks are no vocabulary that is known by its size; cutting words as Llama 3 does", where, count);
+      log_warning("{}: {} ranks are no vocabulary that is known by its size; cutting words as Llama 3 does",
+                  where, count);
       return {count, kLlama3Pattern, false, {}, "", "", "", {}, false};
   }
 }
 
-// Bytes -> rank. Most of a million look-ups find nothing: a part of the hash beside each slot says so at once.
+// Bytes -> rank. Most of a million look-ups find nothing: a part of the hash beside each slot says so at
+// once.
 class RankTable {
  public:
   explicit RankTable(const std::vector<RankedToken>& tokens) : tokens_(tokens) {
@@ -158,8 +175,8 @@ class RankTable {
   std::vector<Slot> slots_;
 };
 
-// tiktoken merges any neighbours that join to a token, lowest rank first: as merges, every way to cut each token in two
-// tokens, at the token's rank.
+// tiktoken merges any neighbours that join to a token, lowest rank first: as merges, every way to cut each
+// token in two tokens, at the token's rank.
 std::vector<BpeMerge> merges_of_ranks(const std::vector<RankedToken>& tokens) {
   RankTable ranks(tokens);
   std::vector<BpeMerge> merges;
@@ -171,9 +188,10 @@ std::vector<BpeMerge> merges_of_ranks(const std::vector<RankedToken>& tokens) {
       const int32_t right = left >= 0 ? ranks.find(bytes.substr(cut)) : -1;
       if (right >= 0) merges.push_back({left, right, token.rank, static_cast<uint32_t>(token.rank)});
     }
-    std::sort(merges.begin() + static_cast<ptrdiff_t>(first), merges.end(), [](const BpeMerge& a, const BpeMerge& b) {
-      return a.left != b.left ? a.left < b.left : a.right < b.right;
-    });
+    std::sort(merges.begin() + static_cast<ptrdiff_t>(first), merges.end(),
+              [](const BpeMerge& a, const BpeMerge& b) {
+                return a.left != b.left ? a.left < b.left : a.right < b.right;
+              });
   }
   return merges;
 }
@@ -196,7 +214,8 @@ std::string byte_level_pretokenizer(std::string_view pattern) {
                       {"pattern", {{"Regex", std::string(pattern)}}},
                       {"behavior", "Isolated"},
                       {"invert", false}};
-  const Json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
+  const Json bytes = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
   return dump_json(Json{{"type", "Sequence"}, {"pretokenizers", Json::array({split, bytes})}});
 }
 
@@ -257,14 +276,15 @@ TokenizerParts parse_tiktoken(std::string_view text, const std::string& where, T
   for_each_line(text, [&](std::string_view line, size_t number) {
     if (line.empty()) return;
     auto token = parse_rank_line(line);
-    require(token.has_value(), "{}: line {}: expected a base64 token, a space and a rank, found '{}'", where, number,
-            replace_invalid_utf8(line.substr(0, 80)));
-    require(token->rank <= kMaximumTokenId, "{}: line {}: expected a rank from 0 to {}, found {}", where, number,
-            kMaximumTokenId, token->rank);
+    require(token.has_value(), "{}: line {}: expected a base64 token, a space and a rank, found '{}'", where,
+            number, replace_invalid_utf8(line.substr(0, 80)));
+    require(token->rank <= kMaximumTokenId, "{}: line {}: expected a rank from 0 to {}, found {}", where,
+            number, kMaximumTokenId, token->rank);
     tokens.push_back(std::move(*token));
   });
   require(!tokens.empty(), "{}: expected tokens and ranks, found an empty file", where);
-  std::sort(tokens.begin(), tokens.end(), [](const RankedToken& a, const RankedToken& b) { return a.rank < b.rank; });
+  std::sort(tokens.begin(), tokens.end(),
+            [](const RankedToken& a, const RankedToken& b) { return a.rank < b.rank; });
 
   const KnownRanks known = known_ranks(tokens.size(), where);
   TokenizerParts parts;
@@ -300,7 +320,8 @@ TokenizerParts parse_tiktoken(std::string_view text, const std::string& where, T
   return parts;
 }
 
-TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::string& where, TokenizerConfig& config) {
+TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::string& where,
+                                          TokenizerConfig& config) {
   TokenizerParts parts;
   parts.where = where;
   parts.model = TokenizerParts::Model::wordpiece;
@@ -308,7 +329,8 @@ TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::stri
   std::optional<int32_t> unk;
   const std::string unk_token = config.unk_token.value_or("[UNK]");
   for_each_line(text, [&](std::string_view line, size_t number) {
-    require(number <= static_cast<size_t>(kMaximumTokenId), "{}: expected at most {} tokens", where, kMaximumTokenId);
+    require(number <= static_cast<size_t>(kMaximumTokenId), "{}: expected at most {} tokens", where,
+            kMaximumTokenId);
     const auto id = static_cast<int32_t>(number - 1);
     if (const auto invalid = first_invalid_utf8(line)) {
       fail("{}: line {}: invalid UTF-8 at byte {} of the line", where, number, *invalid);
@@ -322,7 +344,8 @@ TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::stri
       if (line == name) parts.added.push_back(control_token(id, name));
     }
   });
-  require(unk.has_value(), "{}: expected the unknown token '{}' among the lines, found none", where, unk_token);
+  require(unk.has_value(), "{}: expected the unknown token '{}' among the lines, found none", where,
+          unk_token);
   parts.wordpiece.unk = *unk;
   parts.normalizer = dump_json(Json{{"type", "BertNormalizer"},
                                     {"clean_text", true},

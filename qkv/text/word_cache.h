@@ -1,5 +1,5 @@
-// Recently encoded words and their ids, so that frequent words are looked up instead of merged. Bounded: a new word
-// pushes out the older of the two that share its hash.
+// Recently encoded words and their ids, so that frequent words are looked up instead of merged. Bounded: a
+// new word pushes out the older of the two that share its hash.
 #pragma once
 
 #include <cstdint>

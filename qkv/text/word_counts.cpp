@@ -28,8 +28,12 @@ struct ThreadState {
   Regex::Scratch scratch;
 };
 
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_space(char c) { return c == ' ' || (c >= 9 && c <= 13); }
+bool is_letter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+bool is_space(char c) {
+  return c == ' ' || (c >= 9 && c <= 13);
+}
 
 // Where the chunk that begins at `begin` ends: preferably between two words, where every pattern cuts anyway.
 size_t chunk_end(std::string_view text, size_t begin) {
@@ -81,11 +85,14 @@ std::vector<WordCount> join(std::vector<std::unique_ptr<ThreadState>> states) {
     auto node = total.extract(total.begin());
     words.push_back({std::move(node.key()), node.mapped()});
   }
-  std::sort(words.begin(), words.end(), [](const WordCount& a, const WordCount& b) { return a.word < b.word; });
+  std::sort(words.begin(), words.end(),
+            [](const WordCount& a, const WordCount& b) { return a.word < b.word; });
   return words;
 }
 
-void stop_if_interrupted() { require(!interrupted(), "counting words: interrupted"); }
+void stop_if_interrupted() {
+  require(!interrupted(), "counting words: interrupted");
+}
 
 }  // namespace
 
@@ -112,7 +119,8 @@ std::vector<WordCount> WordCounter::count_files(std::span<const std::string> pat
       if (thread == 0) progress.update(done + ends[i]);
     });
     for (const auto& offset : invalid) {
-      require(!offset, "{}: expected UTF-8 text, found an invalid byte at offset {}", file->path(), offset.value_or(0));
+      require(!offset, "{}: expected UTF-8 text, found an invalid byte at offset {}", file->path(),
+              offset.value_or(0));
     }
     done += text.size();
     file.reset();

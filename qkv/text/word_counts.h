@@ -25,8 +25,8 @@ struct WordCounter {
   const Pretokenizer& pretokenizer;
   const AddedTokenMatcher& special;  // cut out of the text and not counted
 
-  // Sorted by word; the same for any number of threads. Throws Error naming the file and the byte offset (or the number
-  // of the document) of invalid UTF-8, and if ctrl-C was pressed.
+  // Sorted by word; the same for any number of threads. Throws Error naming the file and the byte offset (or
+  // the number of the document) of invalid UTF-8, and if ctrl-C was pressed.
   std::vector<WordCount> count_files(std::span<const std::string> paths) const;
   std::vector<WordCount> count_documents(const DocumentSource& next) const;
 };

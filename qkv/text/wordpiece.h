@@ -1,5 +1,5 @@
-// WordPiece as BERT uses it (Schuster and Nakajima 2012; Devlin et al. 2018): the longest token first, then the longest
-// continuation ("##ing"); a word that cannot be covered is unknown as a whole.
+// WordPiece as BERT uses it (Schuster and Nakajima 2012; Devlin et al. 2018): the longest token first, then
+// the longest continuation ("##ing"); a word that cannot be covered is unknown as a whole.
 #pragma once
 
 #include "qkv/text/word_model.h"

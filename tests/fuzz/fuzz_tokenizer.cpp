@@ -1,5 +1,5 @@
-// Any bytes as a tokenizer file, and any bytes as a text: a vocabulary is accepted or refused with Error, and what is
-// accepted encodes and decodes without a crash or a hang.
+// Any bytes as a tokenizer file, and any bytes as a text: a vocabulary is accepted or refused with Error, and
+// what is accepted encodes and decodes without a crash or a hang.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

@@ -39,8 +39,8 @@ BpeTrainerOptions small(int32_t vocab_size) {
 }
 
 TEST(BpeTrainer, MergesTheMostFrequentPairFirst) {
-  // The example of Sennrich et al. 2016: low, lower, newest, widest. "es" and "st" and "t</w>" tie there; here "es" wins
-  // over "st" by the lower ids ('e' < 's').
+  // The example of Sennrich et al. 2016: low, lower, newest, widest. "es" and "st" and "t</w>" tie there;
+  // here "es" wins over "st" by the lower ids ('e' < 's').
   std::string text;
   const auto repeat = [&](const char* word, int count) {
     for (int i = 0; i < count; ++i) text += word;
@@ -77,12 +77,15 @@ std::vector<std::string> train_naively(const std::vector<std::string>& words, si
     }
     const auto id = [&](const std::string& token) {
       const auto at = std::find(learned.begin(), learned.end(), token);
-      return at == learned.end() ? static_cast<int>(static_cast<uint8_t>(token[0])) : 256 + static_cast<int>(at - learned.begin());
+      return at == learned.end() ? static_cast<int>(static_cast<uint8_t>(token[0]))
+                                 : 256 + static_cast<int>(at - learned.begin());
     };
     std::pair<std::string, std::string> best;
     int most = 1;
     for (const auto& [pair, count] : counts) {
-      const auto ids = [&](const std::pair<std::string, std::string>& p) { return std::pair(id(p.first), id(p.second)); };
+      const auto ids = [&](const std::pair<std::string, std::string>& p) {
+        return std::pair(id(p.first), id(p.second));
+      };
       if (count > most || (count == most && most > 1 && ids(pair) < ids(best))) {
         best = pair;
         most = count;
@@ -123,7 +126,8 @@ TEST(BpeTrainer, AgreesWithTheDefinition) {
     const auto tokenizer = train_bpe(documents({text}), options);
     const auto expected = train_naively(words, 40);
     std::vector<std::string> learned;
-    for (int32_t id = 256; id < tokenizer->vocab_size() - 1; ++id) learned.push_back(tokenizer->token_bytes(id));
+    for (int32_t id = 256; id < tokenizer->vocab_size() - 1; ++id)
+      learned.push_back(tokenizer->token_bytes(id));
     EXPECT_EQ(learned, expected) << "round " << round;
   }
 }
@@ -165,7 +169,8 @@ TEST(BpeTrainer, EncodesTheSameAfterSavingAndLoading) {
     EXPECT_EQ(loaded->eos_id(), tokenizer->token_to_id("<|endoftext|>"));
     EXPECT_EQ(loaded->pad_id(), loaded->eos_id());
     for (int round = 0; round < 100; ++round) {
-      const std::string text = round % 2 ? sample_text(rng.next_u64(), 30) + "<|im_end|>" : test::random_unicode(rng, 100);
+      const std::string text =
+          round % 2 ? sample_text(rng.next_u64(), 30) + "<|im_end|>" : test::random_unicode(rng, 100);
       const auto ids = tokenizer->encode(text);
       EXPECT_EQ(loaded->encode(text), ids);
       EXPECT_EQ(tokenizer->decode(ids, false), text) << pattern;
@@ -189,7 +194,8 @@ TEST(BpeTrainer, KeepsToTheLongestTokenAllowed) {
   auto options = small(300);
   options.max_token_length = 3;
   const auto tokenizer = train_bpe(documents({text}), options);
-  for (int32_t id = 0; id + 1 < tokenizer->vocab_size(); ++id) EXPECT_LE(tokenizer->token_bytes(id).size(), 3u);
+  for (int32_t id = 0; id + 1 < tokenizer->vocab_size(); ++id)
+    EXPECT_LE(tokenizer->token_bytes(id).size(), 3u);
 }
 
 TEST(BpeTrainer, ReturnsASmallerVocabularyForASmallCorpus) {
@@ -207,7 +213,8 @@ TEST(BpeTrainer, RefusesWhatCannotBe) {
   EXPECT_NE(error(small(300), {}).find("expected text to learn from, found none"), std::string::npos);
   EXPECT_NE(error(small(300), {"", ""}).find("found none"), std::string::npos);
   EXPECT_NE(error(small(256), {"a"}).find("expected from 257"), std::string::npos);
-  EXPECT_NE(error(small(300), {"fine", "ab\xFFz"}).find("document 1: expected UTF-8 text, found an invalid byte at offset 2"),
+  EXPECT_NE(error(small(300), {"fine", "ab\xFFz"})
+                .find("document 1: expected UTF-8 text, found an invalid byte at offset 2"),
             std::string::npos);
   auto options = small(300);
   options.pattern = "(";
@@ -232,8 +239,9 @@ TEST(BpeTrainer, NamesTheFileAndOffsetOfInvalidText) {
   write_file(directory / "bad.txt", text);
   const std::vector<std::string> paths = {directory / "good.txt", directory / "bad.txt"};
   const std::string error = test::error_of([&] { train_bpe(paths, small(300)); });
-  EXPECT_NE(error.find("bad.txt: expected UTF-8 text, found an invalid byte at offset " + std::to_string(offset)),
-            std::string::npos)
+  EXPECT_NE(
+      error.find("bad.txt: expected UTF-8 text, found an invalid byte at offset " + std::to_string(offset)),
+      std::string::npos)
       << error;
 }
 

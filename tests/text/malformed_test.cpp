@@ -8,7 +8,9 @@ std::string error_for(const std::string& text) {
   return test::error_of([&] { test::tokenizer_from(text)->encode("some text"); });
 }
 
-Json valid() { return load_json(test::golden("text/byte_bpe.json")); }
+Json valid() {
+  return load_json(test::golden("text/byte_bpe.json"));
+}
 
 TEST(MalformedTokenizer, SaysWhatIsWrong) {
   const auto with = [](const char* pointer, const Json& value) {
@@ -28,7 +30,8 @@ TEST(MalformedTokenizer, SaysWhatIsWrong) {
   expect(error_for(R"({"model": {"type": "BPE"}})"), "expected an object 'vocab'");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": []}})"), "expected an object 'vocab'");
   expect(error_for(R"({"model": {"type": "Unigram", "vocab": [["a", 0.5]]}})"), "found 'Unigram'");
-  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": "0"}}})"), "token 'a': expected an integer id");
+  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": "0"}}})"),
+         "token 'a': expected an integer id");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": {}}}})"), "token 'a': expected an integer id");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": -1}}})"), "found -1");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 4294967296}}})"), "found 4294967296");
@@ -36,10 +39,14 @@ TEST(MalformedTokenizer, SaysWhatIsWrong) {
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 1.5}}})"), "token 'a'");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 0}}})"), "have the same id 0");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0, "a": 1}}})"), "listed twice");
-  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}})"), "merge 0 ('a' + 'b'): token 'b'");
-  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a a"]}})"), "token 'aa' is not");
-  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["aa"]}})"), "expected two tokens");
-  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}})"), "expected two tokens, found 1");
+  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}})"),
+         "merge 0 ('a' + 'b'): token 'b'");
+  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a a"]}})"),
+         "token 'aa' is not");
+  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["aa"]}})"),
+         "expected two tokens");
+  expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}})"),
+         "expected two tokens, found 1");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", 1]]}})"), "merge 0");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [{}]}})"), "merge 0");
   expect(error_for(R"({"model": {"type": "WordPiece", "vocab": {"a": 0}}})"), "unk_token '[UNK]'");
@@ -54,16 +61,22 @@ TEST(MalformedTokenizer, SaysWhatIsWrong) {
   expect(with("/pre_tokenizer", "ByteLevel"), "pre_tokenizer");
   expect(with("/pre_tokenizer/type", "Mystery"), "found 'Mystery'");
   expect(with("/pre_tokenizer", {{"type", "Sequence"}}), "pretokenizers");
-  expect(with("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", "["}}}, {"behavior", "Isolated"}}), "does not compile");
-  expect(with("/pre_tokenizer", {{"type", "Split"}, {"pattern", "x"}, {"behavior", "Isolated"}}), "expected a pattern");
-  expect(with("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "x"}}}, {"behavior", "Often"}}), "found 'Often'");
+  expect(with("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", "["}}}, {"behavior", "Isolated"}}),
+         "does not compile");
+  expect(with("/pre_tokenizer", {{"type", "Split"}, {"pattern", "x"}, {"behavior", "Isolated"}}),
+         "expected a pattern");
+  expect(with("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "x"}}}, {"behavior", "Often"}}),
+         "found 'Often'");
   expect(with("/normalizer", {{"type", "Precompiled"}}), "found 'Precompiled'");
   expect(with("/normalizer", {{"type", "Replace"}, {"content", "x"}}), "expected a pattern");
   expect(with("/decoder", {{"type", "CTC"}}), "found 'CTC'");
   expect(with("/decoder/type", 3), "expected a string");
-  expect(with("/post_processor", {{"type", "TemplateProcessing"}, {"single", Json::array()}}), "expected a Sequence");
-  expect(with("/post_processor", {{"type", "BertProcessing"}, {"sep", {"a", 1}}, {"cls", {"b", "x"}}}), "expected a token id");
-  expect(with("/post_processor", {{"type", "BertProcessing"}, {"sep", {"a", 1}}, {"cls", {"b", 99999}}}), "found 99999");
+  expect(with("/post_processor", {{"type", "TemplateProcessing"}, {"single", Json::array()}}),
+         "expected a Sequence");
+  expect(with("/post_processor", {{"type", "BertProcessing"}, {"sep", {"a", 1}}, {"cls", {"b", "x"}}}),
+         "expected a token id");
+  expect(with("/post_processor", {{"type", "BertProcessing"}, {"sep", {"a", 1}}, {"cls", {"b", 99999}}}),
+         "found 99999");
   std::string nested;
   for (int i = 0; i < 5000; ++i) nested += R"({"type":"Sequence","normalizers":[)";
   expect(error_for(R"({"normalizer":)" + nested), "nested deeper");
@@ -104,13 +117,18 @@ TEST(MalformedTokenizer, RefusesBrokenConfigurations) {
   };
   EXPECT_NE(error("tokenizer_config.json", "[]").find("tokenizer_config.json: "), std::string::npos);
   EXPECT_NE(error("tokenizer_config.json", R"({"eos_token": 5})").find("'eos_token'"), std::string::npos);
-  EXPECT_NE(error("tokenizer_config.json", R"({"add_bos_token": "yes"})").find("true or false"), std::string::npos);
-  EXPECT_NE(error("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "a"}}})").find("expected an id"),
+  EXPECT_NE(error("tokenizer_config.json", R"({"add_bos_token": "yes"})").find("true or false"),
             std::string::npos);
-  EXPECT_NE(error("tokenizer_config.json", R"({"added_tokens_decoder": {"99999999": {"content": "a"}}})").find("99999999"),
+  EXPECT_NE(error("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "a"}}})")
+                .find("expected an id"),
             std::string::npos);
-  EXPECT_NE(error("tokenizer_config.json", R"({"chat_template": 1})").find("chat_template"), std::string::npos);
-  EXPECT_NE(error("generation_config.json", R"({"eos_token_id": ["a"]})").find("eos_token_id"), std::string::npos);
+  EXPECT_NE(error("tokenizer_config.json", R"({"added_tokens_decoder": {"99999999": {"content": "a"}}})")
+                .find("99999999"),
+            std::string::npos);
+  EXPECT_NE(error("tokenizer_config.json", R"({"chat_template": 1})").find("chat_template"),
+            std::string::npos);
+  EXPECT_NE(error("generation_config.json", R"({"eos_token_id": ["a"]})").find("eos_token_id"),
+            std::string::npos);
   EXPECT_NE(error("added_tokens.json", R"({"<a>": "b"})").find("added_tokens.json"), std::string::npos);
   EXPECT_EQ(error("generation_config.json", R"({"eos_token_id": -1})"), "(no error)");
 }

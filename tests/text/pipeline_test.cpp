@@ -1,4 +1,5 @@
-// Every kind of tokenizer.json against ids and texts computed by Hugging Face's tokenizers (the Rust library).
+// Every kind of tokenizer.json against ids and texts computed by Hugging Face's tokenizers (the Rust
+// library).
 #include "tests/text/text_support.h"
 
 namespace qkv {
@@ -133,7 +134,8 @@ TEST(Pipeline, ReproducesAnyBytes) {
 }
 
 TEST(Pipeline, MergesLongWordsAsShortOnes) {
-  // Long words go through the heap, short ones through the scan: a word made of copies that never merge with each other.
+  // Long words go through the heap, short ones through the scan: a word made of copies that never merge with
+  // each other.
   const auto tokenizer = test::tokenizer_from(
       R"({"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":false},"decoder":{"type":"ByteLevel"},
           "model":{"type":"BPE","vocab":{"a":0,"b":1,"c":2,"ab":3,"abc":4,"bc":5,"aa":6,"aaaa":7},

@@ -1,4 +1,5 @@
-// Vocabularies of real models against token ids that llama.cpp's tests hold for them. Skipped without the data.
+// Vocabularies of real models against token ids that llama.cpp's tests hold for them. Skipped without the
+// data.
 #include <sentencepiece_processor.h>
 
 #include <sstream>
@@ -10,7 +11,9 @@ namespace {
 
 constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
 
-bool present(const std::string& path) { return std::filesystem::exists(path); }
+bool present(const std::string& path) {
+  return std::filesystem::exists(path);
+}
 
 void expect_vectors(const std::string& tokenizer_path, const std::string& vectors) {
   const std::string input_path = test::shared("data/vocab/ggml-vocab-" + vectors + ".gguf.inp");
@@ -27,7 +30,8 @@ void expect_vectors(const std::string& tokenizer_path, const std::string& vector
     std::istringstream numbers(line);
     test::Ids expected;
     for (int32_t id; numbers >> id;) expected.push_back(id);
-    EXPECT_EQ(tokenizer->encode(text, {.add_special = false, .parse_special = false}), expected) << "'" << text << "'";
+    EXPECT_EQ(tokenizer->encode(text, {.add_special = false, .parse_special = false}), expected)
+        << "'" << text << "'";
     if (tokenizer->kind() != "wordpiece") {
       EXPECT_EQ(tokenizer->decode(expected), text);
     }
@@ -37,12 +41,24 @@ void expect_vectors(const std::string& tokenizer_path, const std::string& vector
   EXPECT_GE(compared, 40);
 }
 
-TEST(RealVocabulary, Gpt2Files) { expect_vectors("gpt2", "gpt-2"); }
-TEST(RealVocabulary, Llama3Ranks) { expect_vectors("llama3", "llama-bpe"); }
-TEST(RealVocabulary, QwenRanks) { expect_vectors("qwen", "qwen2"); }
-TEST(RealVocabulary, Llama2SentencePiece) { expect_vectors("llama2", "llama-spm"); }
-TEST(RealVocabulary, BertTokenizerJson) { expect_vectors("all-MiniLM-L6-v2/tokenizer.json", "bert-bge"); }
-TEST(RealVocabulary, BertWordList) { expect_vectors("all-MiniLM-L6-v2/vocab.txt", "bert-bge"); }
+TEST(RealVocabulary, Gpt2Files) {
+  expect_vectors("gpt2", "gpt-2");
+}
+TEST(RealVocabulary, Llama3Ranks) {
+  expect_vectors("llama3", "llama-bpe");
+}
+TEST(RealVocabulary, QwenRanks) {
+  expect_vectors("qwen", "qwen2");
+}
+TEST(RealVocabulary, Llama2SentencePiece) {
+  expect_vectors("llama2", "llama-spm");
+}
+TEST(RealVocabulary, BertTokenizerJson) {
+  expect_vectors("all-MiniLM-L6-v2/tokenizer.json", "bert-bge");
+}
+TEST(RealVocabulary, BertWordList) {
+  expect_vectors("all-MiniLM-L6-v2/vocab.txt", "bert-bge");
+}
 
 TEST(RealVocabulary, ReproducesANovelAndSurvivesSaving) {
   const std::string text_path = test::shared("data/text/war-and-peace.txt");

@@ -9,8 +9,9 @@ namespace {
 
 std::string corpus() {
   Rng rng(3);
-  const std::vector<std::string> words = {"the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog",
-                                          "naïve", "Führer", "тест", "工作", "don't", "3.14", "foo_bar()"};
+  const std::vector<std::string> words = {"the",  "quick", "brown", "fox",   "jumps",
+                                          "over", "lazy",  "dog",   "naïve", "Führer",
+                                          "тест", "工作",  "don't", "3.14",  "foo_bar()"};
   std::string text;
   for (int line = 0; line < 400; ++line) {
     for (int i = 0; i < 8; ++i) text += words[rng.below(words.size())] + (i < 7 ? " " : "\n");
@@ -21,8 +22,9 @@ std::string corpus() {
 // A model trained with the flags, in a directory of its own.
 void train(const test::TemporaryDirectory& directory, const std::string& flags) {
   write_file(directory / "corpus.txt", corpus());
-  const auto status = sentencepiece::SentencePieceTrainer::Train(
-      "--minloglevel=2 --input=" + directory / "corpus.txt" + " --model_prefix=" + directory / "tokenizer" + " " + flags);
+  const auto status =
+      sentencepiece::SentencePieceTrainer::Train("--minloglevel=2 --input=" + directory / "corpus.txt" +
+                                                 " --model_prefix=" + directory / "tokenizer" + " " + flags);
   ASSERT_TRUE(status.ok()) << status.ToString();
   std::filesystem::remove(directory / "corpus.txt");
 }
@@ -35,8 +37,19 @@ constexpr char kUnigramFlags[] = "--model_type=unigram --vocab_size=150 --hard_v
 
 const std::vector<std::string>& texts() {
   static const std::vector<std::string> list = {
-      "",          "the quick fox",  " the  quick   fox ", "the\nquick\n\n fox", "\nthe", "naïve Führer тест",
-      "工作 3.14", "a<sep>b <sep> c", "new wörds ünseen",   "tabs\tand 🚀 emoji", "▁mark ▁ of", "   ", "the fox\n",
+      "",
+      "the quick fox",
+      " the  quick   fox ",
+      "the\nquick\n\n fox",
+      "\nthe",
+      "naïve Führer тест",
+      "工作 3.14",
+      "a<sep>b <sep> c",
+      "new wörds ünseen",
+      "tabs\tand 🚀 emoji",
+      "▁mark ▁ of",
+      "   ",
+      "the fox\n",
       "the quick brown fox jumps over the lazy dog the quick brown fox"};
   return list;
 }
@@ -56,7 +69,8 @@ void expect_library_ids(const std::string& flags, std::string_view kind) {
     ASSERT_TRUE(processor.Encode(text, &expected).ok());
     // Twice: the second time from the cache.
     for (int round = 0; round < 2; ++round) {
-      EXPECT_EQ(tokenizer->encode(text, {.add_special = false, .parse_special = false}), expected) << "'" << text << "'";
+      EXPECT_EQ(tokenizer->encode(text, {.add_special = false, .parse_special = false}), expected)
+          << "'" << text << "'";
     }
     std::string decoded;
     ASSERT_TRUE(processor.Decode(expected, &decoded).ok());
@@ -65,8 +79,12 @@ void expect_library_ids(const std::string& flags, std::string_view kind) {
   }
 }
 
-TEST(SentencePiece, BpeGivesTheLibrarysIds) { expect_library_ids(kLlamaFlags, "sentencepiece-bpe"); }
-TEST(SentencePiece, UnigramGivesTheLibrarysIds) { expect_library_ids(kUnigramFlags, "sentencepiece-unigram"); }
+TEST(SentencePiece, BpeGivesTheLibrarysIds) {
+  expect_library_ids(kLlamaFlags, "sentencepiece-bpe");
+}
+TEST(SentencePiece, UnigramGivesTheLibrarysIds) {
+  expect_library_ids(kUnigramFlags, "sentencepiece-unigram");
+}
 TEST(SentencePiece, WithoutDummyPrefixGivesTheLibrarysIds) {
   expect_library_ids(std::string(kLlamaFlags) + " --add_dummy_prefix=false", "sentencepiece-bpe");
 }

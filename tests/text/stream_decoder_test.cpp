@@ -49,7 +49,8 @@ TEST(StreamDecoder, EqualsDecodingForAnyIds) {
     for (int round = 0; round < 200; ++round) {
       test::Ids ids;
       for (uint64_t i = rng.below(40); i > 0; --i) {
-        ids.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(tokenizer->vocab_size()) + 5)) - 2);
+        ids.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(tokenizer->vocab_size()) + 5)) -
+                      2);
       }
       EXPECT_EQ(test::streamed(*tokenizer, ids), replace_invalid_utf8(tokenizer->decode(ids))) << name;
     }

@@ -38,11 +38,19 @@ inline std::string random_unicode(Rng& rng, size_t size) {
   std::string text;
   while (text.size() < size) {
     switch (rng.below(6)) {
-      case 0: text += ' '; break;
-      case 1: text += "\n\t'.,0"[rng.below(6)]; break;
+      case 0:
+        text += ' ';
+        break;
+      case 1:
+        text += "\n\t'.,0"[rng.below(6)];
+        break;
       case 2:
-      case 3: text += static_cast<char>('a' + rng.below(26)); break;
-      case 4: append_utf8(text, static_cast<char32_t>(0x80 + rng.below(0x3000))); break;
+      case 3:
+        text += static_cast<char>('a' + rng.below(26));
+        break;
+      case 4:
+        append_utf8(text, static_cast<char32_t>(0x80 + rng.below(0x3000)));
+        break;
       default: {
         const auto c = static_cast<char32_t>(rng.below(0x110000));
         if (c < 0xD800 || c > 0xDFFF) append_utf8(text, c);

@@ -5,7 +5,8 @@ namespace qkv {
 namespace {
 
 TEST(VocabularyFiles, ReadsGpt2Pairs) {
-  for (const auto& [vocabulary, merges] : {std::pair("vocab.json", "merges.txt"), std::pair("encoder.json", "vocab.bpe")}) {
+  for (const auto& [vocabulary, merges] :
+       {std::pair("vocab.json", "merges.txt"), std::pair("encoder.json", "vocab.bpe")}) {
     const test::TemporaryDirectory directory;
     write_file(directory / vocabulary,
                R"({"l":0,"o":1,"w":2,"\u0120":3,"lo":4,"\u0120low":5,"low":6,"<|endoftext|>":7,"model":8})");
@@ -56,10 +57,12 @@ TEST(VocabularyFiles, PrefersTokenizerJson) {
 TEST(VocabularyFiles, ReadsTheConfigurationBesideIt) {
   const test::TemporaryDirectory directory;
   std::filesystem::copy(test::golden("text/byte_bpe.json"), directory / "tokenizer.json");
-  write_file(directory / "tokenizer_config.json",
-             R"({"bos_token": null, "eos_token": {"content": "<|im_end|>", "special": true}, "add_bos_token": true,
+  write_file(
+      directory / "tokenizer_config.json",
+      R"({"bos_token": null, "eos_token": {"content": "<|im_end|>", "special": true}, "add_bos_token": true,
                  "model_max_length": 4096, "chat_template": "{{ messages }}", "tokenizer_class": "GPT2Tokenizer"})");
-  write_file(directory / "special_tokens_map.json", R"({"bos_token": "<|im_start|>", "pad_token": "<|endoftext|>"})");
+  write_file(directory / "special_tokens_map.json",
+             R"({"bos_token": "<|im_start|>", "pad_token": "<|endoftext|>"})");
   write_file(directory / "generation_config.json", R"({"eos_token_id": [699, 697], "temperature": 0.6})");
   const auto tokenizer = load_tokenizer(directory.path());
   EXPECT_EQ(tokenizer->bos_id(), 698);
@@ -94,7 +97,8 @@ TEST(VocabularyFiles, NamesWhatIsMissingOrWrong) {
   const test::TemporaryDirectory directory;
   const auto error = [&] { return test::error_of([&] { load_tokenizer(directory.path()); }); };
   EXPECT_NE(error().find("found none of them"), std::string::npos);
-  EXPECT_NE(test::error_of([&] { load_tokenizer(directory / "absent"); }).find("found nothing"), std::string::npos);
+  EXPECT_NE(test::error_of([&] { load_tokenizer(directory / "absent"); }).find("found nothing"),
+            std::string::npos);
   write_file(directory / "x.tiktoken", "YQ== 0\nYg==\n");
   EXPECT_NE(error().find("line 2: expected a base64 token"), std::string::npos) << error();
   write_file(directory / "x.tiktoken", "YQ== 0\nYQ== 1\n");
