@@ -86,20 +86,9 @@ class Chat {
       print_note(fmt::format("note: the oldest {} turns no longer fit the context of {} tokens and were dropped",
                              conversation_.dropped(), engine_.max_context()));
     }
-    const RequestId id = engine_.submit(std::move(request));
-    Completion completion;
     AnswerPrinter printer;
-    for (bool more = true; more;) {
-      if (interrupted()) engine_.cancel(id);
-      more = engine_.step();
-      for (const Event& event : engine_.take_events()) {
-        require(event.error.empty(), "{}", event.error);
-        completion.text += event.text;
-        if (event.token) completion.tokens.push_back(*event.token);
-        if (event.finish) completion.finish = *event.finish;
-        printer.print(event.text);
-      }
-    }
+    const Completion completion =
+        stream_answer(engine_, std::move(request), [&](std::string_view text) { printer.print(text); });
     clear_interrupt();
     print_out("\n");
     conversation_.answer(completion);

@@ -7,7 +7,6 @@
 #include "console.h"
 #include "generation_flags.h"
 #include "qkv/core/error.h"
-#include "qkv/core/interrupt.h"
 #include "qkv/tensor/allocator.h"
 
 namespace qkv {
@@ -76,22 +75,11 @@ void generate(const GenerateCommand& command) {
   request.ignore_eos = command.ignore_eos;
   Engine engine(*bundle.model, bundle.tokenizer.get(), command.flags.engine(bundle));
   if (command.verbose) describe_run(bundle, engine, request.sampler, request.prompt.size());
-  const RequestId id = engine.submit(request);
 
   const bool stream = !command.no_stream && !command.json;
-  Completion answer;
-  for (bool more = true; more;) {
-    if (interrupted()) engine.cancel(id);
-    more = engine.step();
-    for (const Event& event : engine.take_events()) {
-      require(event.error.empty(), "{}", event.error);
-      answer.text += event.text;
-      if (event.token) answer.tokens.push_back(*event.token);
-      if (event.finish) answer.finish = *event.finish;
-      if (stream && !event.text.empty()) print_out(event.text);
-    }
-  }
-
+  const Completion answer = stream_answer(engine, request, [&](std::string_view piece) {
+    if (stream) print_out(piece);
+  });
   if (command.json) {
     print_json(bundle, request, answer, engine);
   } else {

@@ -6,6 +6,8 @@
 
 #include "console.h"
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
+#include "qkv/core/progress.h"
 #include "qkv/tensor/gemm.h"
 
 namespace qkv {
@@ -75,6 +77,27 @@ EngineOptions GenerationFlags::engine(const Bundle& bundle) const {
   const bool native = bundle.model->head().dtype() == DType::bf16 && bf16_products_are_native();
   if (compute_type == "bf16" || (compute_type == "auto" && native)) options.compute_type = DType::bf16;
   return options;
+}
+
+Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view)> show) {
+  std::optional<Progress> progress(std::in_place, "reading the prompt", request.prompt.size(), "tokens");
+  const int64_t before = engine.stats().prefill_tokens;
+  const RequestId id = engine.submit(std::move(request));
+  Completion answer;
+  for (bool more = true; more;) {
+    if (interrupted()) engine.cancel(id);
+    more = engine.step();
+    if (progress) progress->update(static_cast<uint64_t>(engine.stats().prefill_tokens - before));
+    for (const Event& event : engine.take_events()) {
+      progress.reset();
+      require(event.error.empty(), "{}", event.error);
+      answer.text += event.text;
+      if (event.token) answer.tokens.push_back(*event.token);
+      if (event.finish) answer.finish = *event.finish;
+      if (!event.text.empty()) show(event.text);
+    }
+  }
+  return answer;
 }
 
 std::string performance_sentence(const EngineStats& stats) {

@@ -1,11 +1,13 @@
-// The flags that `generate` and `chat` share: which model, how tokens are chosen, when to stop.
+// What `generate` and `chat` share: flags (which model, how tokens are chosen, when to stop) and the answering itself.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "qkv/core/parallel.h"
 #include "qkv/engine/engine.h"
 #include "qkv/models/bundle.h"
 
@@ -35,6 +37,10 @@ struct GenerationFlags {
   // "auto" computes in bf16 where the weights are bf16 and the processor multiplies them natively.
   EngineOptions engine(const Bundle& bundle) const;
 };
+
+// Answers one request, passing text on as it comes; on a terminal a long prompt shows its progress. Ctrl-C cancels the
+// request. Error if it fails.
+Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view text)> show);
 
 // "prefill 12 tokens, 340 tokens/s; decode 64 tokens, 55.1 tokens/s; peak memory ...".
 std::string performance_sentence(const EngineStats& stats);

@@ -73,8 +73,8 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {
   }
   if (!command_names(command).empty()) {
     const std::string nearest = suggestion(word, command_names(command));
-    return fmt::format("unknown command '{}'{}", name.substr(4) + (name.size() > 4 ? " " : "") + word,
-                       nearest.empty() ? help : nearest);
+    const std::string group = command == &app ? "" : command->get_name() + " ";
+    return fmt::format("unknown command '{}{}'{}", group, word, nearest.empty() ? help : nearest);
   }
   return fmt::format("unexpected argument '{}' of {}{}", word, name, help);
 }

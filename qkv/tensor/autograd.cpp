@@ -1,5 +1,6 @@
 #include "qkv/tensor/autograd.h"
 
+#include <atomic>
 #include <map>
 
 #include "qkv/core/error.h"
@@ -11,7 +12,8 @@ namespace qkv {
 namespace {
 
 thread_local bool gradient_mode_on = true;
-thread_local uint64_t next_sequence = 1;
+// Shared by all threads, so that a tape may join what several of them recorded.
+std::atomic<uint64_t> next_sequence{1};
 
 // sum = sum + gradient, in place when nobody else holds sum's data.
 void add_into(Tensor& sum, const Tensor& gradient) {
@@ -72,6 +74,8 @@ class Sink : public GradientSink {
     require(gradient.shape() == target.shape(), "autograd: {}: gradient of input {}: expected shape {}, found {}", node_.name,
             input, target.shape().str(), describe(gradient));
     gradient = gradient.to(gradient_dtype(target));
+    // A leaf keeps its gradient, to be scaled in place by whoever owns it: never memory that something else sees.
+    if (!target.node() && !TensorAccess::unique(gradient)) gradient = gradient.clone();
     Tensor& slot = walk_.slot(target);
     if (slot.defined()) {
       add_into(slot, gradient);
@@ -99,6 +103,20 @@ class Sink : public GradientSink {
   Walk& walk_;
   const Node& node_;
 };
+
+// What the tape keeps of an input: where its gradient goes. Its data lives on only if a backward saved it.
+Tensor place_of(const Tensor& input) {
+  if (!input.tracks_gradient()) return {};
+  const TensorAccess::Impl& impl = TensorAccess::impl(input);
+  if (!impl.node) return input;  // a leaf holds its own gradient
+  auto place = std::make_shared<TensorAccess::Impl>();
+  place->shape = impl.shape;
+  place->type = impl.type;
+  place->device = impl.device;
+  place->node = impl.node;
+  place->output_index = impl.output_index;
+  return TensorAccess::make(std::move(place));
+}
 
 class WithGradientMode {
  public:
@@ -133,7 +151,8 @@ void record(const char* name, const std::vector<Tensor>& inputs, std::vector<Ten
   auto node = std::make_shared<Node>();
   node->name = name;
   node->sequence = next_sequence++;
-  node->inputs = inputs;
+  node->inputs.reserve(inputs.size());
+  for (const auto& input : inputs) node->inputs.push_back(place_of(input));
   node->n_outputs = outputs.size();
   node->backward = make_backward();
   for (size_t i = 0; i < outputs.size(); ++i) {
@@ -156,6 +175,16 @@ void backward(const Tensor& loss, Tensor gradient) {
   require(gradient.shape() == loss.shape(), "autograd: gradient of the loss: expected shape {}, found {}", loss.shape().str(),
           describe(gradient));
   const WithGradientMode off(false);
+  if (!loss.node()) {  // a leaf: its own gradient
+    Tensor& sum = TensorAccess::impl(loss).grad;
+    gradient = gradient.to(DType::f32);
+    if (sum.defined()) {
+      add_into(sum, gradient);
+    } else {
+      sum = gradient.clone();
+    }
+    return;
+  }
   Walk walk;
   walk.slot(loss) = gradient.to(loss.dtype());
   while (!walk.empty()) {
@@ -205,20 +234,34 @@ Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& body,
   }
   record("checkpoint", inputs, {&output}, [&] {
     std::vector<Saved> saved;
+    std::vector<bool> inner;
     saved.reserve(inputs.size());
-    for (const auto& input : inputs) saved.emplace_back(input);
-    return [body, saved](const std::vector<Tensor>& grads, GradientSink& sink) {
-      std::vector<Tensor> again;
-      for (size_t i = 0; i < saved.size(); ++i) {
-        again.push_back(saved[i].take().detach());
-        again.back().set_requires_grad(sink.needs(i));
-      }
+    for (const auto& input : inputs) {
+      saved.emplace_back(input);
+      inner.push_back(input.node() != nullptr);
+    }
+    return [body, saved, inner](const std::vector<Tensor>& grads, GradientSink& sink) {
+      std::vector<Tensor> again, gradients(saved.size());
       {
         const WithGradientMode on(true);
-        backward(body(again), grads[0]);
+        for (size_t i = 0; i < saved.size(); ++i) {
+          Tensor leaf = saved[i].take().detach();
+          if (sink.needs(i)) leaf.set_requires_grad(true);
+          again.push_back(leaf);
+          if (!leaf.requires_grad() || !inner[i]) continue;
+          // What was the output of an op is one here, too: its gradient keeps the activation's type, as without a checkpoint.
+          again.back() = leaf.detach();
+          record("checkpoint input", {leaf}, {&again.back()}, [&gradient = gradients[i]] {
+            return [&gradient](const std::vector<Tensor>& arrived, GradientSink&) { gradient = arrived[0]; };
+          });
+        }
+        const Tensor output_again = body(again);
+        if (!output_again.tracks_gradient()) return;
+        backward(output_again, grads[0]);
       }
       for (size_t i = 0; i < again.size(); ++i) {
-        if (sink.needs(i) && again[i].grad().defined()) sink.add(i, again[i].grad());
+        Tensor gradient = inner[i] ? std::move(gradients[i]) : again[i].grad();
+        if (sink.needs(i) && gradient.defined()) sink.add(i, std::move(gradient));
       }
     };
   });

@@ -36,7 +36,7 @@ using BackwardFunction = std::function<void(const std::vector<Tensor>& grad_outp
 struct Node {
   const char* name = "";
   uint64_t sequence = 0;
-  std::vector<Tensor> inputs;
+  std::vector<Tensor> inputs;  // leaves; for outputs of other nodes their place without data; undefined if off the tape
   size_t n_outputs = 1;
   BackwardFunction backward;
 };

@@ -76,7 +76,10 @@ uint64_t dtype_bytes(DType type, uint64_t elements) {
   const DTypeTraits& row = traits(type);
   require(elements % static_cast<uint64_t>(row.block_length) == 0, "{}: expected a multiple of {} elements, found {}", row.name,
           row.block_length, elements);
-  return elements / static_cast<uint64_t>(row.block_length) * static_cast<uint64_t>(row.block_bytes);
+  uint64_t bytes = 0;
+  require(!__builtin_mul_overflow(elements / static_cast<uint64_t>(row.block_length), static_cast<uint64_t>(row.block_bytes), &bytes),
+          "{}: {} elements have more bytes than can be counted", row.name, elements);
+  return bytes;
 }
 
 std::optional<DType> dtype_from_name(std::string_view name) {

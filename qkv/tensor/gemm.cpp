@@ -41,6 +41,7 @@ dnnl::stream& stream() {
 struct Key {
   int64_t m, n, k, a_stride, b_stride, c_stride;
   uint32_t flags;  // transpositions, types, accumulation
+  int threads;     // a primitive splits its work when it is made
   bool operator==(const Key&) const = default;
 };
 
@@ -49,7 +50,7 @@ struct KeyHash {
     uint64_t h = 0x9E3779B97F4A7C15ULL;
     for (uint64_t word : {static_cast<uint64_t>(key.m), static_cast<uint64_t>(key.n), static_cast<uint64_t>(key.k),
                           static_cast<uint64_t>(key.a_stride), static_cast<uint64_t>(key.b_stride),
-                          static_cast<uint64_t>(key.c_stride), uint64_t{key.flags}}) {
+                          static_cast<uint64_t>(key.c_stride), uint64_t{key.flags}, static_cast<uint64_t>(key.threads)}) {
       h = (h ^ word) * 0xFF51AFD7ED558CCDULL;
       h ^= h >> 32;
     }
@@ -96,7 +97,7 @@ void run_onednn(int64_t m, int64_t n, int64_t k, const MatrixOperand& a, const M
   dnnl::engine& cpu = engine();
   const uint32_t flags = (a.transposed ? 1u : 0u) | (b.transposed ? 2u : 0u) | (a.type == DType::bf16 ? 4u : 0u) |
                          (c_type == DType::bf16 ? 8u : 0u) | (accumulate ? 16u : 0u);
-  const auto product = cache.get(Key{m, n, k, a.stride, b.stride, c_stride, flags}, [&] {
+  const auto product = cache.get(Key{m, n, k, a.stride, b.stride, c_stride, flags, num_threads()}, [&] {
     Product made{describe_operand(m, k, a.type, a.stride, a.transposed), describe_operand(k, n, b.type, b.stride, b.transposed),
                  describe_operand(m, n, c_type, c_stride, false), {}};
     dnnl::primitive_attr attributes;

@@ -20,6 +20,7 @@ struct Tensor::Impl {
 };
 
 struct TensorAccess {
+  using Impl = Tensor::Impl;  // private to Tensor, open to this layer
   static Tensor make(std::shared_ptr<Tensor::Impl> impl) { return Tensor(std::move(impl)); }
   static Tensor::Impl& impl(const Tensor& tensor) { return *tensor.impl_; }
   // Nobody else can see this data, so it may be written in place.

@@ -285,7 +285,7 @@ const std::vector<Plot>& plots() {
         {"story_colour", "What colour was the {noun}?", "{col}"}}},
 
       {"lost_way", kWear, kOutdoor, false, false, "", "lost the way home",
-       {"{H} followed a butterfly {in}. {H.he} [walked farther and farther|did not look where {h.he} went].",
+       {"{H} followed {a pet} {in}. {H.he} [walked farther and farther|did not look where {h.he} went].",
         "When {h.he} looked up, {h.he} did not know the way home. [It was getting dark.|Everything looked "
          "the same.]",
         "\"[Stay where you are|Keep calm],\" {h.his} {adult} had always said. So {h} sat down {spot} and "
@@ -296,7 +296,7 @@ const std::vector<Plot>& plots() {
          "you are!\"",
         "[{F} took {h} by the hand and led {h.him} home.|They walked home together under the stars.]"},
        {"it is wise to stay where you are when you are lost", "somebody always cares"},
-       {{"story_what", "What did {h} follow?", "a butterfly|butterfly|the butterfly"},
+       {{"story_what", "What did {h} follow?", "{a pet}|{pet}|the {pet}"},
         {"story_who", "Who found {h}?", "{f}"},
         {"story_where", "Where did {h} wait?", "{spot}"},
         {"story_colour", "What colour was the {noun}?", "{col}"}}},
@@ -326,7 +326,7 @@ const std::vector<Plot>& plots() {
         "Then {f} saw something {col}. It was the {thing} that {h} wore! \"I see you!\" said {f}.",
         "[They both laughed.|\"Now it is my turn to count,\" said {h}.] [They played until it got "
          "dark.|Next time, {h} left the {noun} at home.]"},
-       {"bright colours are easy to see", "games are best with a friend"},
+       {"what you wear can give you away", "games are best with a friend"},
        {{"story_where", "Where did {h} hide?", "{spot}"},
         {"story_who", "Who counted to ten?", "{f}"},
         {"story_what", "What did {h} wear?", "{a thing}|{thing}|the {thing}|the {noun}|{a noun}|{noun}"},

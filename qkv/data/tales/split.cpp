@@ -3,7 +3,6 @@
 #include "qkv/data/tales.h"
 
 namespace qkv::tales {
-
 namespace {
 
 // Arithmetic has few problems: a larger part of them is held out, so that there are enough to ask.

@@ -44,7 +44,7 @@ std::vector<Item> make_items() {
       {"whistle", "whistles", "blow it", "blew it", toy | small},
       {"flute", "flutes", "play it", "played it", toy},
       {"puzzle", "puzzles", "solve it", "solved it", toy},
-      {"balloon", "balloons", "hold it", "held it", toy | fragile | flies},
+      {"balloon", "balloons", "hold it", "held it", toy | flies},
       {"yo-yo", "yo-yos", "play with it", "played with it", toy | small},
       {"marble", "marbles", "roll it", "rolled it", toy | small},
       {"sled", "sleds", "ride it", "rode it", toy},

@@ -13,7 +13,7 @@ constexpr int64_t kChunkBytes = int64_t{24} << 20;
 
 int64_t chunk_rows(int64_t rows, int64_t vocabulary, const CrossEntropyOptions& options) {
   if (options.chunk_rows > 0) return std::min(rows, options.chunk_rows);
-  const int64_t wanted = std::max<int64_t>(64, kChunkBytes / (4 * vocabulary) / 16 * 16);
+  const int64_t wanted = std::max<int64_t>(64, kChunkBytes / (4 * std::max<int64_t>(1, vocabulary)) / 16 * 16);
   return std::min(rows, wanted);
 }
 
@@ -106,6 +106,11 @@ float row_loss(float* row, int64_t vocabulary, int32_t target, float weight, con
   return loss * weight;
 }
 
+// Written by the first chunk, or zero if there is none.
+Tensor gradient_of_weight(Shape shape, const std::vector<int32_t>& targets) {
+  return targets.empty() ? Tensor::zeros(shape) : Tensor::empty(shape);
+}
+
 void multiply_in_place(Tensor& t, float factor) {
   if (factor == 1) return;
   with_float_type(t.dtype(), "cross-entropy", [&](auto* type) {
@@ -124,7 +129,7 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& w, const std::vector<
   const bool on_tape = recording({h, w});
   const bool h_wanted = on_tape && h.tracks_gradient(), w_wanted = on_tape && w.tracks_gradient();
   Tensor dh = h_wanted ? Tensor::empty(h.shape(), h.dtype()) : Tensor();
-  Tensor dw = w_wanted ? Tensor::empty(w.shape()) : Tensor();
+  Tensor dw = w_wanted ? gradient_of_weight(w.shape(), targets) : Tensor();
   std::vector<double> losses(targets.size());
   ChunkedHead head(h, w, options);
   head.run([&](int64_t begin, int64_t end, float* logits) {
@@ -183,10 +188,10 @@ Tensor linear_log_probs(const Tensor& h, const Tensor& w, const std::vector<int3
     return [=, weight = w](const std::vector<Tensor>& grads, GradientSink& sink) {
       const Tensor hidden = saved.take();
       Tensor dh = sink.needs(0) ? Tensor::empty(hidden.shape(), hidden.dtype()) : Tensor();
-      Tensor dw = sink.needs(1) ? Tensor::empty(weight.shape()) : Tensor();
+      Tensor dw = sink.needs(1) ? gradient_of_weight(weight.shape(), targets) : Tensor();
       run(hidden, weight, grads[0].data<float>(), nullptr, dh, dw);
-      if (dh.defined()) sink.add(0, dh);
-      if (dw.defined()) sink.add(1, dw);
+      if (dh.defined()) sink.add(0, std::move(dh));
+      if (dw.defined()) sink.add(1, std::move(dw));
     };
   });
   return result;

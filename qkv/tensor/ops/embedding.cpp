@@ -34,8 +34,11 @@ Tensor embedding(const std::vector<int32_t>& ids, const Tensor& table, DType typ
     copy_row(table, id, y, t);
   }
   record("embedding", {table}, {&y}, [&] {
-    return [=](const std::vector<Tensor>& grads, GradientSink& sink) {
-      float* sums = sink.zeroed(0).data<float>();
+    // Sums are in float: in the gradient itself, unless the table is a low-precision activation.
+    const bool in_place = table.dtype() == DType::f32 || table.node() == nullptr;
+    return [=, shape = table.shape()](const std::vector<Tensor>& grads, GradientSink& sink) {
+      Tensor total = in_place ? sink.zeroed(0) : Tensor::zeros(shape);
+      float* sums = total.data<float>();
       const Tensor dy = grads[0].to(DType::f32);
       // Tokens in order, split by columns: every element's sum has the same order for any number of threads.
       parallel_for(cols, 32, [&](int64_t begin, int64_t end) {
@@ -43,6 +46,7 @@ Tensor embedding(const std::vector<int32_t>& ids, const Tensor& table, DType typ
           kernels().axpy(1.0f, dy.data<float>() + t * cols + begin, sums + ids[static_cast<size_t>(t)] * cols + begin, end - begin);
         }
       });
+      if (!in_place) sink.add(0, std::move(total));
     };
   });
   return y;

@@ -9,6 +9,7 @@ template <typename Call>
 Tensor by_rows(const Tensor& x, const char* op, Call&& call) {
   Tensor y = Tensor::empty(x.shape(), x.dtype());
   const int64_t cols = x.cols();
+  if (x.elements() == 0) return y;
   with_float_type(x.dtype(), op, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     parallel_for(x.rows(), detail::row_grain(cols), [&](int64_t begin, int64_t end) {
