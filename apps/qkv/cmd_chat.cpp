@@ -19,7 +19,8 @@
 namespace qkv {
 namespace {
 
-constexpr const char* kCommands = "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer.";
+constexpr const char* kCommands =
+    "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer.";
 
 struct ChatCommand {
   GenerationFlags flags;
@@ -37,7 +38,8 @@ std::optional<std::string> next_line() {
   const int code = errno;
   const std::unique_ptr<char, void (*)(void*)> owner(buffer, std::free);
   if (length < 0) {
-    require(std::ferror(stdin) == 0 || code == EINTR, "standard input: cannot be read: {}", system_error_text(code));
+    require(std::ferror(stdin) == 0 || code == EINTR, "standard input: cannot be read: {}",
+            system_error_text(code));
     return std::nullopt;
   }
   std::string line(buffer, static_cast<size_t>(length));
@@ -83,8 +85,9 @@ class Chat {
     request.stop.insert(request.stop.end(), command_.flags.stop.begin(), command_.flags.stop.end());
     request.stop_ids = conversation_.stop_ids();
     if (conversation_.dropped() > 0) {
-      print_note(fmt::format("note: the oldest {} turns no longer fit the context of {} tokens and were dropped",
-                             conversation_.dropped(), engine_.max_context()));
+      print_note(
+          fmt::format("note: the oldest {} turns no longer fit the context of {} tokens and were dropped",
+                      conversation_.dropped(), engine_.max_context()));
     }
     AnswerPrinter printer;
     const Completion completion =
@@ -92,7 +95,8 @@ class Chat {
     clear_interrupt();
     print_out("\n");
     conversation_.answer(completion);
-    if (completion.finish == FinishReason::context) print_note("note: the answer was cut off at the end of the context");
+    if (completion.finish == FinishReason::context)
+      print_note("note: the answer was cut off at the end of the context");
     if (command_.verbose) print_note(performance_sentence(engine_.stats()));
   }
 
@@ -145,8 +149,11 @@ void add_chat(CLI::App& app) {
   const auto command = std::make_shared<ChatCommand>();
   CLI::App* verb = app.add_subcommand("chat", "Talk to a model");
   command->flags.add_to(*verb);
-  verb->add_option("--template", command->form, "How turns are marked: auto, chatml, qa, plain (default: auto)")->type_name("NAME");
-  verb->add_option("--system", command->system, "What the model is told before the conversation")->type_name("TEXT");
+  verb->add_option("--template", command->form,
+                   "How turns are marked: auto, chatml, qa, plain (default: auto)")
+      ->type_name("NAME");
+  verb->add_option("--system", command->system, "What the model is told before the conversation")
+      ->type_name("TEXT");
   verb->add_flag("--verbose", command->verbose, "Say after each answer how fast it was");
   verb->footer(std::string("Example:\n  qkv chat my-model --temperature 0.7\nIn the chat, ") + kCommands);
   verb->callback([command] { run_chat(*command); });

@@ -22,7 +22,8 @@ struct GenerateCommand {
 };
 
 std::string prompt_text(const GenerateCommand& command) {
-  require(command.prompt.has_value() != !command.prompt_file.empty(), "generate: expected either --prompt or --prompt-file");
+  require(command.prompt.has_value() != !command.prompt_file.empty(),
+          "generate: expected either --prompt or --prompt-file");
   const std::string where = command.prompt ? "--prompt" : command.prompt_file;
   const std::string text = command.prompt ? *command.prompt : read_input(command.prompt_file);
   require(!text.empty(), "{}: expected a text to continue, found nothing", where);
@@ -41,12 +42,14 @@ std::vector<int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string
 void describe_run(const Bundle& bundle, const Engine& engine, const SamplerOptions& sampler, size_t prompt) {
   print_note(fmt::format("{}: {}, {} parameters, context {}", bundle.path, bundle.model->info().architecture,
                          bundle.model->parameter_count(), engine.max_context()));
-  print_note(fmt::format("prompt {} tokens; temperature {}, top-k {}, top-p {}, min-p {}, repeat penalty {}, seed {}", prompt,
-                         sampler.temperature, sampler.top_k, sampler.top_p, sampler.min_p, sampler.repetition_penalty,
-                         sampler.seed));
+  print_note(fmt::format(
+      "prompt {} tokens; temperature {}, top-k {}, top-p {}, min-p {}, repeat penalty {}, seed {}", prompt,
+      sampler.temperature, sampler.top_k, sampler.top_p, sampler.min_p, sampler.repetition_penalty,
+      sampler.seed));
 }
 
-void print_json(const Bundle& bundle, const Request& request, const Completion& answer, const Engine& engine) {
+void print_json(const Bundle& bundle, const Request& request, const Completion& answer,
+                const Engine& engine) {
   const EngineStats& stats = engine.stats();
   Json json;
   json["model"] = bundle.path;
@@ -97,7 +100,8 @@ void add_generate(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("generate", "Continue a text");
   command->flags.add_to(*verb);
   verb->add_option("--prompt", command->prompt, "The text to continue")->type_name("TEXT");
-  verb->add_option("--prompt-file", command->prompt_file, "Read it from a file; - is standard input")->type_name("PATH");
+  verb->add_option("--prompt-file", command->prompt_file, "Read it from a file; - is standard input")
+      ->type_name("PATH");
   verb->add_flag("--ignore-eos", command->ignore_eos, "Go on after tokens that end a text");
   verb->add_flag("--json", command->json, "Print one JSON object at the end instead of text");
   verb->add_flag("--no-stream", command->no_stream, "Print the text when it is complete");

@@ -61,18 +61,23 @@ void print_system(bool as_json) {
     print_out(dump_json(json) + "\n");
     return;
   }
-  const auto line = [](const char* what, const std::string& value) { print_out(fmt::format("{:<22} {}\n", what, value)); };
+  const auto line = [](const char* what, const std::string& value) {
+    print_out(fmt::format("{:<22} {}\n", what, value));
+  };
   const auto giga = [&](const char* key, const char* unit) {
     const double value = json[key].get<double>();
-    return value >= 1e12 ? fmt::format("{:.2f} T{}", value / 1e12, unit) : fmt::format("{:.1f} G{}", value / 1e9, unit);
+    return value >= 1e12 ? fmt::format("{:.2f} T{}", value / 1e12, unit)
+                         : fmt::format("{:.1f} G{}", value / 1e9, unit);
   };
   line("processor", json["cpu"].get<std::string>());
   line("features", join(json["features"]));
-  line("instruction sets", join(json["instruction_sets"]) + ", using " + json["active_instruction_set"].get<std::string>());
+  line("instruction sets",
+       join(json["instruction_sets"]) + ", using " + json["active_instruction_set"].get<std::string>());
   line("threads", std::to_string(json["threads"].get<int>()));
   line("memory", fmt::format("{}, {} available", format_bytes(json["memory_bytes"].get<uint64_t>()),
                              format_bytes(json["available_bytes"].get<uint64_t>())));
-  line("matrix products", json["gemm_library"].get<std::string>() + ", bf16 " + json["bf16_products"].get<std::string>());
+  line("matrix products",
+       json["gemm_library"].get<std::string>() + ", bf16 " + json["bf16_products"].get<std::string>());
   line("read bandwidth", giga("read_bandwidth", "B/s"));
   line("f32 multiply-adds", giga("f32_peak", "FLOP/s"));
   line("bf16 matrix product", giga("bf16_product_rate", "FLOP/s"));
@@ -83,8 +88,12 @@ void print_system(bool as_json) {
 
 // Keys of config.json that say how large the model is, and how people call them.
 constexpr std::pair<const char*, const char*> kSizes[] = {
-    {"num_hidden_layers", "layers"},      {"hidden_size", "channels"},   {"intermediate_size", "feed-forward"},
-    {"num_attention_heads", "heads"},     {"num_key_value_heads", "key/value heads"}, {"vocab_size", "vocabulary"},
+    {"num_hidden_layers", "layers"},
+    {"hidden_size", "channels"},
+    {"intermediate_size", "feed-forward"},
+    {"num_attention_heads", "heads"},
+    {"num_key_value_heads", "key/value heads"},
+    {"vocab_size", "vocabulary"},
     {"max_position_embeddings", "context"},
 };
 
@@ -118,7 +127,8 @@ Json model_json(const InfoCommand& command) {
   json["format"] = checkpoint->format_name();
   if (const Json* config = checkpoint->config(); config != nullptr && config->is_object()) {
     const auto architectures = config->find("architectures");
-    if (architectures != config->end() && architectures->is_array() && !architectures->empty() && architectures->front().is_string()) {
+    if (architectures != config->end() && architectures->is_array() && !architectures->empty() &&
+        architectures->front().is_string()) {
       json["architecture"] = architectures->front();
     }
     json["model_type"] = JsonView(*config, command.model + "/config.json").string_or("model_type", "");
@@ -144,7 +154,8 @@ Json model_json(const InfoCommand& command) {
   json["bytes"] = checkpoint->total_bytes();
   json["tensor_count"] = checkpoint->entries().size();
   for (const auto& [type, total] : by_type) {
-    json["types"][type] = {{"tensors", total.tensors}, {"parameters", total.parameters}, {"bytes", total.bytes}};
+    json["types"][type] = {
+        {"tensors", total.tensors}, {"parameters", total.parameters}, {"bytes", total.bytes}};
   }
   std::string problem;
   if (const auto tokenizer = find_tokenizer(command.model, problem)) {
@@ -157,7 +168,10 @@ Json model_json(const InfoCommand& command) {
     for (const TensorEntry& entry : checkpoint->entries()) {
       Json shape = Json::array();
       for (int i = 0; i < entry.shape.rank(); ++i) shape.push_back(entry.shape[i]);
-      tensors.push_back({{"name", entry.name}, {"type", name(entry.type)}, {"shape", std::move(shape)}, {"bytes", entry.bytes}});
+      tensors.push_back({{"name", entry.name},
+                         {"type", name(entry.type)},
+                         {"shape", std::move(shape)},
+                         {"bytes", entry.bytes}});
     }
     json["tensors"] = std::move(tensors);
   }
@@ -177,25 +191,31 @@ void print_model(const InfoCommand& command) {
     print_out(dump_json(json) + "\n");
     return;
   }
-  const auto line = [](std::string_view what, const std::string& value) { print_out(fmt::format("{:<18} {}\n", what, value)); };
+  const auto line = [](std::string_view what, const std::string& value) {
+    print_out(fmt::format("{:<18} {}\n", what, value));
+  };
   line("model", json["path"].get<std::string>() + " (" + json["format"].get<std::string>() + ")");
   if (json.contains("model_type")) {
-    line("architecture", json.value("architecture", std::string("unnamed")) + ", type " + json["model_type"].get<std::string>());
+    line("architecture", json.value("architecture", std::string("unnamed")) + ", type " +
+                             json["model_type"].get<std::string>());
   }
   if (json.contains("sizes")) {
     for (const auto& [label, value] : json["sizes"].items()) line(label, value.dump());
   }
-  line("parameters", fmt::format("{} in {} tensors, {}", short_count(json["parameters"].get<uint64_t>()),
-                                 json["tensor_count"].get<uint64_t>(), format_bytes(json["bytes"].get<uint64_t>())));
+  line("parameters",
+       fmt::format("{} in {} tensors, {}", short_count(json["parameters"].get<uint64_t>()),
+                   json["tensor_count"].get<uint64_t>(), format_bytes(json["bytes"].get<uint64_t>())));
   if (json.contains("types")) {
     for (const auto& [type, total] : json["types"].items()) {
-      line("  " + type, fmt::format("{} in {} tensors, {}", short_count(total["parameters"].get<uint64_t>()),
-                                    total["tensors"].get<uint64_t>(), format_bytes(total["bytes"].get<uint64_t>())));
+      line("  " + type,
+           fmt::format("{} in {} tensors, {}", short_count(total["parameters"].get<uint64_t>()),
+                       total["tensors"].get<uint64_t>(), format_bytes(total["bytes"].get<uint64_t>())));
     }
   }
   if (json.contains("tokenizer")) {
     const Json& tokenizer = json["tokenizer"];
-    line("tokenizer", fmt::format("{}, {} tokens; ends with {}{}", tokenizer["kind"].get<std::string>(), tokenizer["vocab_size"].get<int>(),
+    line("tokenizer", fmt::format("{}, {} tokens; ends with {}{}", tokenizer["kind"].get<std::string>(),
+                                  tokenizer["vocab_size"].get<int>(),
                                   tokenizer["stops"].empty() ? "nothing" : join(tokenizer["stops"]),
                                   tokenizer["chat_template"].get<bool>() ? "; with a chat template" : ""));
   } else {
@@ -204,8 +224,9 @@ void print_model(const InfoCommand& command) {
   if (!json.contains("tensors")) return;
   print_out("\n");
   for (const Json& tensor : json["tensors"]) {
-    print_out(fmt::format("{:<56} {:<6} {:<18} {:>10}\n", tensor["name"].get<std::string>(), tensor["type"].get<std::string>(),
-                          tensor["shape"].dump(), format_bytes(tensor["bytes"].get<uint64_t>())));
+    print_out(fmt::format("{:<56} {:<6} {:<18} {:>10}\n", tensor["name"].get<std::string>(),
+                          tensor["type"].get<std::string>(), tensor["shape"].dump(),
+                          format_bytes(tensor["bytes"].get<uint64_t>())));
   }
 }
 

@@ -46,26 +46,36 @@ void train(TrainCommand& command) {
     print_out(dump_json(json) + "\n");
     return;
   }
-  print_out(fmt::format("{}: {} tokens ({} merges) from {} words, {} different, in {:.2f} s\n", command.out, tokenizer->vocab_size(),
-                        report.merges, report.words, report.distinct_words, report.count_seconds + report.merge_seconds));
+  print_out(fmt::format("{}: {} tokens ({} merges) from {} words, {} different, in {:.2f} s\n", command.out,
+                        tokenizer->vocab_size(), report.merges, report.words, report.distinct_words,
+                        report.count_seconds + report.merge_seconds));
 }
 
 void add_train_command(CLI::App& app) {
   const auto command = std::make_shared<TrainCommand>();
   CLI::App* verb = app.add_subcommand("train", "Learn a byte-level BPE vocabulary from text files");
   verb->add_option("FILES", command->files, "UTF-8 text files")->required();
-  verb->add_option("--out", command->out, "The directory to write; one that exists is replaced")->required()->type_name("DIR");
-  verb->add_option("--vocab-size", command->options.vocab_size, "Tokens in all (default: 32000)")->type_name("N");
-  verb->add_option("--min-frequency", command->options.min_frequency, "Do not merge pairs rarer than this (default: 2)")->type_name("N");
+  verb->add_option("--out", command->out, "The directory to write; one that exists is replaced")
+      ->required()
+      ->type_name("DIR");
+  verb->add_option("--vocab-size", command->options.vocab_size, "Tokens in all (default: 32000)")
+      ->type_name("N");
+  verb->add_option("--min-frequency", command->options.min_frequency,
+                   "Do not merge pairs rarer than this (default: 2)")
+      ->type_name("N");
   verb->add_option("--special", command->options.special_tokens,
                    "A special token; may be repeated (default: <|endoftext|> <|im_start|> <|im_end|>)")
       ->type_name("TOKEN")
       ->allow_extra_args(false);
-  verb->add_option("--eos", command->eos, "The special token that ends a text (default: the first)")->type_name("TOKEN");
+  verb->add_option("--eos", command->eos, "The special token that ends a text (default: the first)")
+      ->type_name("TOKEN");
   verb->add_option("--pattern", command->options.pattern,
-                   "How text is cut into words: gpt2, llama3, qwen2, o200k, deepseek-v3 or a regular expression (default: gpt2)")
+                   "How text is cut into words: gpt2, llama3, qwen2, o200k, deepseek-v3 or a regular "
+                   "expression (default: gpt2)")
       ->type_name("NAME");
-  verb->add_option("--max-token-length", command->options.max_token_length, "Longest token in bytes; 0: no limit")->type_name("N");
+  verb->add_option("--max-token-length", command->options.max_token_length,
+                   "Longest token in bytes; 0: no limit")
+      ->type_name("N");
   verb->add_flag("--json", command->json, "Print a JSON report");
   verb->footer("Example:\n  qkv tokenizer train tales/train.txt --out my-tokenizer --vocab-size 4096");
   verb->callback([command] { train(*command); });
@@ -107,9 +117,11 @@ void encode(const EncodeCommand& command, bool text_given) {
 void add_encode_command(CLI::App& app) {
   const auto command = std::make_shared<EncodeCommand>();
   CLI::App* verb = app.add_subcommand("encode", "Text to token ids");
-  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")->required();
+  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")
+      ->required();
   const CLI::Option* text = verb->add_option("TEXT", command->text, "The text");
-  verb->add_option("--file", command->file, "Read the text from a file; - is standard input")->type_name("PATH");
+  verb->add_option("--file", command->file, "Read the text from a file; - is standard input")
+      ->type_name("PATH");
   verb->add_flag("--no-special", command->no_special, "Do not add the tokens around a text (BOS, EOS)");
   verb->add_flag("--plain", command->plain, "Read the spelling of special tokens as plain text");
   verb->add_flag("--pieces", command->pieces, "One token per line, with its spelling");
@@ -129,7 +141,8 @@ struct DecodeCommand {
 void decode(const DecodeCommand& command) {
   const auto tokenizer = load_tokenizer(command.model);
   for (const int32_t id : command.ids) {
-    require(id >= 0 && id < tokenizer->vocab_size(), "tokenizer decode: expected ids below {}, found {}", tokenizer->vocab_size(), id);
+    require(id >= 0 && id < tokenizer->vocab_size(), "tokenizer decode: expected ids below {}, found {}",
+            tokenizer->vocab_size(), id);
   }
   const std::string text = tokenizer->decode(command.ids, !command.special);
   if (command.json) {
@@ -144,7 +157,8 @@ void decode(const DecodeCommand& command) {
 void add_decode_command(CLI::App& app) {
   const auto command = std::make_shared<DecodeCommand>();
   CLI::App* verb = app.add_subcommand("decode", "Token ids to text");
-  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")->required();
+  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")
+      ->required();
   verb->add_option("IDS", command->ids, "Token ids")->required();
   verb->add_flag("--special", command->special, "Show special tokens");
   verb->add_flag("--json", command->json, "Print the text as JSON");
@@ -173,8 +187,8 @@ std::string streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& ids
   return text + decoder.finish();
 }
 
-void verify_line(const Tokenizer& tokenizer, const Tokenizer* other, const std::string& line, const std::string& where,
-                 Verification& result) {
+void verify_line(const Tokenizer& tokenizer, const Tokenizer* other, const std::string& line,
+                 const std::string& where, Verification& result) {
   const EncodeOptions plain{.add_special = false, .parse_special = false};
   const std::vector<int32_t> ids = tokenizer.encode(line, plain);
   const std::string text = tokenizer.decode(ids);
@@ -190,8 +204,10 @@ void verify_line(const Tokenizer& tokenizer, const Tokenizer* other, const std::
   } else if (text != line) {
     wrong(result.round_trip, fmt::format("decodes to '{}'", replace_invalid_utf8(text)));
   }
-  if (streamed(tokenizer, ids) != replace_invalid_utf8(text)) wrong(result.streaming, "differs when decoded token by token");
-  if (other != nullptr && other->encode(line, plain) != ids) wrong(result.different, "is encoded differently by the other tokenizer");
+  if (streamed(tokenizer, ids) != replace_invalid_utf8(text))
+    wrong(result.streaming, "differs when decoded token by token");
+  if (other != nullptr && other->encode(line, plain) != ids)
+    wrong(result.different, "is encoded differently by the other tokenizer");
 }
 
 void verify(const VerifyCommand& command) {
@@ -204,14 +220,16 @@ void verify(const VerifyCommand& command) {
     uint64_t number = 0;
     for (size_t begin = 0; begin < text.size();) {
       const size_t end = std::min(text.find('\n', begin), text.size());
-      verify_line(*tokenizer, other.get(), text.substr(begin, end - begin), fmt::format("{}:{}", file, ++number), result);
+      verify_line(*tokenizer, other.get(), text.substr(begin, end - begin),
+                  fmt::format("{}:{}", file, ++number), result);
       begin = end + 1;
       progress.update(begin);
     }
   }
   require(result.lines > 0, "tokenizer verify: expected text, found only empty files");
   const uint64_t wrong = result.round_trip + result.streaming + result.different + result.unknown;
-  const double bytes_per_token = result.tokens > 0 ? static_cast<double>(result.bytes) / static_cast<double>(result.tokens) : 0;
+  const double bytes_per_token =
+      result.tokens > 0 ? static_cast<double>(result.bytes) / static_cast<double>(result.tokens) : 0;
   if (command.json) {
     Json json;
     json["lines"] = result.lines;
@@ -224,20 +242,25 @@ void verify(const VerifyCommand& command) {
     if (!result.first.empty()) json["first"] = result.first;
     print_out(dump_json(json) + "\n");
   } else {
-    print_out(fmt::format("{} lines, {} tokens, {:.3f} bytes per token\n", result.lines, result.tokens, bytes_per_token));
-    print_out(fmt::format("lines that do not come back: {}, differ when streamed: {}, cannot be spelled: {}{}\n", result.round_trip,
-                          result.streaming, result.unknown,
-                          other ? fmt::format(", differ from {}: {}", command.against, result.different) : ""));
+    print_out(fmt::format("{} lines, {} tokens, {:.3f} bytes per token\n", result.lines, result.tokens,
+                          bytes_per_token));
+    print_out(
+        fmt::format("lines that do not come back: {}, differ when streamed: {}, cannot be spelled: {}{}\n",
+                    result.round_trip, result.streaming, result.unknown,
+                    other ? fmt::format(", differ from {}: {}", command.against, result.different) : ""));
   }
   require(wrong == 0, "{}", result.first);
 }
 
 void add_verify_command(CLI::App& app) {
   const auto command = std::make_shared<VerifyCommand>();
-  CLI::App* verb = app.add_subcommand("verify", "Check that every line of a text survives encoding and decoding");
-  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")->required();
+  CLI::App* verb =
+      app.add_subcommand("verify", "Check that every line of a text survives encoding and decoding");
+  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")
+      ->required();
   verb->add_option("FILES", command->files, "Text files; - is standard input")->required();
-  verb->add_option("--against", command->against, "Another tokenizer that must give the same ids")->type_name("PATH");
+  verb->add_option("--against", command->against, "Another tokenizer that must give the same ids")
+      ->type_name("PATH");
   verb->add_flag("--json", command->json, "Print a JSON report");
   verb->footer("Example:\n  qkv tokenizer verify my-model notes.txt --against my-model/tokenizer.model");
   verb->callback([command] { verify(*command); });

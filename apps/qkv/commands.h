@@ -1,5 +1,5 @@
-// The verbs of the program. Each function adds one to the command line; its callback runs when it was asked for, prints
-// results on standard output and throws Error for bad input.
+// The verbs of the program. Each function adds one to the command line; its callback runs when it was asked
+// for, prints results on standard output and throws Error for bad input.
 #pragma once
 
 namespace CLI {

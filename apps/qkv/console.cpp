@@ -13,10 +13,13 @@ namespace qkv {
 
 void print_out(std::string_view text) {
   const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  require(written && std::fflush(stdout) == 0, "standard output: cannot be written: {}", system_error_text(errno));
+  require(written && std::fflush(stdout) == 0, "standard output: cannot be written: {}",
+          system_error_text(errno));
 }
 
-void print_note(std::string_view text) { fmt::print(stderr, "{}\n", text); }
+void print_note(std::string_view text) {
+  fmt::print(stderr, "{}\n", text);
+}
 
 std::string read_input(const std::string& path) {
   if (path != "-") return read_file(path);
@@ -29,7 +32,8 @@ std::string read_input(const std::string& path) {
 
 void require_utf8(std::string_view text, std::string_view where) {
   const auto invalid = first_invalid_utf8(text);
-  require(!invalid, "{}: expected UTF-8 text, found an invalid byte at offset {}", where, invalid.value_or(0));
+  require(!invalid, "{}: expected UTF-8 text, found an invalid byte at offset {}", where,
+          invalid.value_or(0));
 }
 
 std::string memory_sentence() {
@@ -37,6 +41,8 @@ std::string memory_sentence() {
                      format_bytes(peak_resident_bytes()));
 }
 
-std::string format_rate(double value) { return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.3g}", value); }
+std::string format_rate(double value) {
+  return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.3g}", value);
+}
 
 }  // namespace qkv

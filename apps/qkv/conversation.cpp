@@ -15,7 +15,8 @@ ChatForm chat_form(const std::string& name, const Tokenizer& tokenizer) {
   const bool has_markers = tokenizer.token_to_id(kStart) && tokenizer.token_to_id(kEnd);
   if (name == "auto") return has_markers ? ChatForm::chatml : ChatForm::qa;
   if (name == "chatml") {
-    require(has_markers, "--template chatml: expected {} and {} in the vocabulary, found no such tokens", kStart, kEnd);
+    require(has_markers, "--template chatml: expected {} and {} in the vocabulary, found no such tokens",
+            kStart, kEnd);
     return ChatForm::chatml;
   }
   if (name == "qa") return ChatForm::qa;
@@ -25,9 +26,12 @@ ChatForm chat_form(const std::string& name, const Tokenizer& tokenizer) {
 
 std::string_view chat_form_name(ChatForm form) {
   switch (form) {
-    case ChatForm::chatml: return "chatml";
-    case ChatForm::qa: return "qa";
-    case ChatForm::plain: return "plain";
+    case ChatForm::chatml:
+      return "chatml";
+    case ChatForm::qa:
+      return "qa";
+    case ChatForm::plain:
+      return "plain";
   }
   return "";
 }

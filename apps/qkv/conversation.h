@@ -25,8 +25,8 @@ class Conversation {
   // `tokenizer` must outlive the conversation. `system` may be empty.
   Conversation(const Tokenizer& tokenizer, ChatForm form, std::string system);
 
-  // The tokens up to where the answer to `question` begins. If they leave fewer than `reserve` tokens of `context`, the
-  // oldest turns are dropped for good.
+  // The tokens up to where the answer to `question` begins. If they leave fewer than `reserve` tokens of
+  // `context`, the oldest turns are dropped for good.
   std::vector<int32_t> ask(std::string question, int64_t context, int64_t reserve);
   // Completes the turn that ask() began.
   void answer(const Completion& completion);

@@ -15,18 +15,41 @@ namespace qkv {
 void GenerationFlags::add_to(CLI::App& command) {
   command.add_option("MODEL", model, "A Hugging Face directory or a .safetensors file")->required();
   command.add_option("--max-tokens", max_tokens, "Tokens to generate at most (default: 256)")->type_name("N");
-  command.add_option("--temperature", temperature, "0: always the likeliest token (default: the model's, or 0.8)")->type_name("T");
-  command.add_option("--top-k", top_k, "Choose among the K likeliest tokens; 0: all (default: the model's, or 0)")->type_name("K");
-  command.add_option("--top-p", top_p, "Choose among the likeliest tokens with this probability together (default: the model's, or 0.95)")
+  command
+      .add_option("--temperature", temperature,
+                  "0: always the likeliest token (default: the model's, or 0.8)")
+      ->type_name("T");
+  command
+      .add_option("--top-k", top_k,
+                  "Choose among the K likeliest tokens; 0: all (default: the model's, or 0)")
+      ->type_name("K");
+  command
+      .add_option(
+          "--top-p", top_p,
+          "Choose among the likeliest tokens with this probability together (default: the model's, or 0.95)")
       ->type_name("P");
-  command.add_option("--min-p", min_p, "Leave out tokens less likely than P times the likeliest (default: the model's, or 0)")->type_name("P");
-  command.add_option("--repeat-penalty", repeat_penalty, "Make tokens seen before less likely; 1: no (default: the model's, or 1)")
+  command
+      .add_option("--min-p", min_p,
+                  "Leave out tokens less likely than P times the likeliest (default: the model's, or 0)")
+      ->type_name("P");
+  command
+      .add_option("--repeat-penalty", repeat_penalty,
+                  "Make tokens seen before less likely; 1: no (default: the model's, or 1)")
       ->type_name("X");
-  command.add_option("--repeat-window", repeat_window, "How many of the latest tokens count as seen; 0: all")->type_name("N");
-  command.add_option("--stop", stop, "Stop before this text; may be repeated")->type_name("TEXT")->allow_extra_args(false);
-  command.add_option("--seed", seed, "The same seed gives the same text (default: a new one each time)")->type_name("N");
-  command.add_option("--context", context, "Tokens of prompt and answer together at most (default: the model's)")->type_name("N");
-  command.add_option("--compute-type", compute_type, "Type of activations and cache: auto, f32, bf16 (default: auto)")->type_name("TYPE");
+  command.add_option("--repeat-window", repeat_window, "How many of the latest tokens count as seen; 0: all")
+      ->type_name("N");
+  command.add_option("--stop", stop, "Stop before this text; may be repeated")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  command.add_option("--seed", seed, "The same seed gives the same text (default: a new one each time)")
+      ->type_name("N");
+  command
+      .add_option("--context", context, "Tokens of prompt and answer together at most (default: the model's)")
+      ->type_name("N");
+  command
+      .add_option("--compute-type", compute_type,
+                  "Type of activations and cache: auto, f32, bf16 (default: auto)")
+      ->type_name("TYPE");
 }
 
 void GenerationFlags::check() const {
@@ -59,7 +82,8 @@ SamplerOptions GenerationFlags::sampler(const Bundle& bundle) const {
     options.top_k = static_cast<int32_t>(config.integer_or("top_k", options.top_k));
     options.top_p = static_cast<float>(config.number_or("top_p", options.top_p));
     options.min_p = static_cast<float>(config.number_or("min_p", options.min_p));
-    options.repetition_penalty = static_cast<float>(config.number_or("repetition_penalty", options.repetition_penalty));
+    options.repetition_penalty =
+        static_cast<float>(config.number_or("repetition_penalty", options.repetition_penalty));
   }
   options.temperature = temperature.value_or(options.temperature);
   options.top_k = top_k.value_or(options.top_k);
@@ -101,8 +125,9 @@ Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::
 }
 
 std::string performance_sentence(const EngineStats& stats) {
-  std::string text = fmt::format("prefill {} tokens, {} tokens/s; decode {} tokens, {} tokens/s", stats.prefill_tokens,
-                                 format_rate(stats.prefill_rate()), stats.decode_tokens, format_rate(stats.decode_rate()));
+  std::string text =
+      fmt::format("prefill {} tokens, {} tokens/s; decode {} tokens, {} tokens/s", stats.prefill_tokens,
+                  format_rate(stats.prefill_rate()), stats.decode_tokens, format_rate(stats.decode_rate()));
   if (stats.reused_tokens > 0) text += fmt::format("; {} tokens remembered", stats.reused_tokens);
   return text + "; " + memory_sentence();
 }

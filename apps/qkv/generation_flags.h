@@ -1,4 +1,5 @@
-// What `generate` and `chat` share: flags (which model, how tokens are chosen, when to stop) and the answering itself.
+// What `generate` and `chat` share: flags (which model, how tokens are chosen, when to stop) and the
+// answering itself.
 #pragma once
 
 #include <cstdint>
@@ -31,15 +32,15 @@ struct GenerationFlags {
   void add_to(CLI::App& command);
   // Refuses impossible values before a model is loaded.
   void check() const;
-  // A flag if it was given, else the model's generation_config.json, else temperature 0.8 and top-p 0.95. Without --seed a
-  // seed is made up.
+  // A flag if it was given, else the model's generation_config.json, else temperature 0.8 and top-p 0.95.
+  // Without --seed a seed is made up.
   SamplerOptions sampler(const Bundle& bundle) const;
   // "auto" computes in bf16 where the weights are bf16 and the processor multiplies them natively.
   EngineOptions engine(const Bundle& bundle) const;
 };
 
-// Answers one request, passing text on as it comes; on a terminal a long prompt shows its progress. Ctrl-C cancels the
-// request. Error if it fails.
+// Answers one request, passing text on as it comes; on a terminal a long prompt shows its progress. Ctrl-C
+// cancels the request. Error if it fails.
 Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view text)> show);
 
 // "prefill 12 tokens, 340 tokens/s; decode 64 tokens, 55.1 tokens/s; peak memory ...".

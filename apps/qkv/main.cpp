@@ -37,7 +37,8 @@ const CLI::App* innermost(const CLI::App* app) {
 }
 
 std::string full_name(const CLI::App* app) {
-  return app->get_parent() == nullptr ? app->get_name() : full_name(app->get_parent()) + " " + app->get_name();
+  return app->get_parent() == nullptr ? app->get_name()
+                                      : full_name(app->get_parent()) + " " + app->get_name();
 }
 
 std::vector<std::string> command_names(const CLI::App* app) {
@@ -69,7 +70,8 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {
   }
   const std::string& word = unexpected.front();
   if (word.starts_with('-')) {
-    return fmt::format("unknown option '{}' of {}{}", word, name, suggestion(word.substr(0, word.find('=')), flag_names(command)));
+    return fmt::format("unknown option '{}' of {}{}", word, name,
+                       suggestion(word.substr(0, word.find('=')), flag_names(command)));
   }
   if (!command_names(command).empty()) {
     const std::string nearest = suggestion(word, command_names(command));
@@ -95,7 +97,8 @@ int run(int argc, char** argv) {
   app.require_subcommand(1, 1);
   app.set_version_flag("--version", "qkv " QKV_VERSION);
   app.set_help_all_flag("--help-all", "Help of all commands");
-  app.add_option_function<int>("--threads", set_num_threads, "Threads to use (default: one per processor)")->type_name("N");
+  app.add_option_function<int>("--threads", set_num_threads, "Threads to use (default: one per processor)")
+      ->type_name("N");
   app.footer("Example:\n  qkv generate my-model --prompt \"Once upon a time\"");
   add_generate(app);
   add_chat(app);

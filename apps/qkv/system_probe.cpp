@@ -20,6 +20,7 @@ namespace {
 
 constexpr double kSeconds = 0.3;  // per measurement
 constexpr uint64_t kBufferBytes = uint64_t{256} << 20;
+constexpr int64_t kPieces = 8;
 constexpr int64_t kProductSize = 1024;
 
 double seconds_of(FunctionRef<void()> work) {
@@ -87,9 +88,15 @@ double measure_read_bandwidth() {
     for (int64_t i = begin; i < end; ++i) words[i] = static_cast<uint64_t>(i);
   });
   std::atomic<uint64_t> sink = 0;  // so that the sums are needed
+  // Piece after piece, each long out of the caches when its turn comes again: many short measurements find a
+  // quiet moment.
+  const int64_t piece = count / kPieces;
+  int64_t turn = 0;
   return best_rate([&] {
-    parallel_for(count, 4096, [&](int64_t begin, int64_t end) { sink = sum_in_four_streams(words + begin, end - begin); });
-    return static_cast<double>(kBufferBytes);
+    const uint64_t* start = words + turn++ % kPieces * piece;
+    parallel_for(piece, 4096,
+                 [&](int64_t begin, int64_t end) { sink = sum_in_four_streams(start + begin, end - begin); });
+    return static_cast<double>(kBufferBytes) / kPieces;
   });
 }
 
@@ -112,8 +119,8 @@ double measure_bf16_product() {
   const Tensor b = Tensor::full({kProductSize, kProductSize}, 0.25f, DType::bf16);
   Tensor c = Tensor::empty({kProductSize, kProductSize}, DType::f32);
   const auto product = [&] {
-    gemm(kProductSize, kProductSize, kProductSize, {a.raw(), DType::bf16, kProductSize, false}, {b.raw(), DType::bf16, kProductSize, true},
-         c.raw(), DType::f32, kProductSize, false);
+    gemm(kProductSize, kProductSize, kProductSize, {a.raw(), DType::bf16, kProductSize, false},
+         {b.raw(), DType::bf16, kProductSize, true}, c.raw(), DType::f32, kProductSize, false);
     return 2.0 * kProductSize * kProductSize * kProductSize;
   };
   product();  // the first call makes the primitive

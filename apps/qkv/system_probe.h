@@ -1,5 +1,5 @@
-// What this machine can do, measured in about a second and a half: what decoding speed (memory) and training speed (matrix
-// products) are to be compared with.
+// What this machine can do, measured in about a second and a half: what decoding speed (memory) and training
+// speed (matrix products) are to be compared with.
 #pragma once
 
 #include <cstdint>

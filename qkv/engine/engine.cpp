@@ -12,7 +12,9 @@
 namespace qkv {
 namespace {
 
-bool contains(const std::vector<int32_t>& ids, int32_t id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
+bool contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
 
 // A text that has begun keeps the space its next token starts with.
 bool has_text(const std::vector<int32_t>& ids, const Tokenizer& tokenizer) {
@@ -28,7 +30,11 @@ int64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>&
 
 struct Engine::Sequence {
   Sequence(RequestId number, Request wanted, const Tokenizer* tokenizer)
-      : id(number), request(std::move(wanted)), tokens(request.prompt), sampler(request.sampler), stops(request.stop) {
+      : id(number),
+        request(std::move(wanted)),
+        tokens(request.prompt),
+        sampler(request.sampler),
+        stops(request.stop) {
     if (tokenizer != nullptr) decoder.emplace(*tokenizer, true, has_text(request.prompt, *tokenizer));
   }
 
@@ -48,12 +54,18 @@ struct Engine::Sequence {
 
 std::string_view finish_reason_name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::stop: return "stop";
-    case FinishReason::length: return "length";
-    case FinishReason::eos: return "eos";
-    case FinishReason::cancelled: return "cancelled";
-    case FinishReason::context: return "context";
-    case FinishReason::failed: return "failed";
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::eos:
+      return "eos";
+    case FinishReason::cancelled:
+      return "cancelled";
+    case FinishReason::context:
+      return "context";
+    case FinishReason::failed:
+      return "failed";
   }
   return "";
 }
@@ -63,12 +75,16 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
   const int64_t trained = model.info().max_positions;
   if (options_.max_context == 0) options_.max_context = trained;
   require(options_.max_context >= 2 && options_.max_context <= trained,
-          "context: expected 2 to {} tokens, the positions of this model, found {}", trained, options_.max_context);
+          "context: expected 2 to {} tokens, the positions of this model, found {}", trained,
+          options_.max_context);
   require(options_.compute_type == DType::f32 || options_.compute_type == DType::bf16,
           "compute type: expected f32 or bf16, found {}", name(options_.compute_type));
-  require(options_.max_sequences >= 1, "sequences at a time: expected at least 1, found {}", options_.max_sequences);
-  require(options_.prefill_chunk >= 1, "prefill chunk: expected at least 1 token, found {}", options_.prefill_chunk);
-  require(options_.kept_sequences >= 0, "kept sequences: expected 0 or more, found {}", options_.kept_sequences);
+  require(options_.max_sequences >= 1, "sequences at a time: expected at least 1, found {}",
+          options_.max_sequences);
+  require(options_.prefill_chunk >= 1, "prefill chunk: expected at least 1 token, found {}",
+          options_.prefill_chunk);
+  require(options_.kept_sequences >= 0, "kept sequences: expected 0 or more, found {}",
+          options_.kept_sequences);
 }
 
 Engine::~Engine() = default;
@@ -80,10 +96,12 @@ RequestId Engine::submit(Request request) {
     require(id >= 0 && id < vocabulary, "prompt: expected token ids below {}, found {}", vocabulary, id);
   }
   const auto length = static_cast<int64_t>(request.prompt.size());
-  require(length < options_.max_context, "prompt: {} tokens leave no room for an answer in a context of {}", length,
-          options_.max_context);
-  require(request.max_new_tokens >= 1, "tokens to generate: expected at least 1, found {}", request.max_new_tokens);
-  require(tokenizer_ != nullptr || request.stop.empty(), "stop strings: need a tokenizer, and this model came without one");
+  require(length < options_.max_context, "prompt: {} tokens leave no room for an answer in a context of {}",
+          length, options_.max_context);
+  require(request.max_new_tokens >= 1, "tokens to generate: expected at least 1, found {}",
+          request.max_new_tokens);
+  require(tokenizer_ != nullptr || request.stop.empty(),
+          "stop strings: need a tokenizer, and this model came without one");
   auto sequence = std::make_unique<Sequence>(next_id_, std::move(request), tokenizer_);
   waiting_.push_back(std::move(sequence));
   return next_id_++;
@@ -209,8 +227,9 @@ void Engine::accept(Sequence& sequence, std::span<float> logits) {
   const std::optional<int32_t> token =
       sequence.sampler.sample(logits, sequence.tokens, static_cast<uint64_t>(sequence.generated()));
   if (!token) {
-    event.error = fmt::format("the model gave no number for the token at position {}: its weights or its input overflow",
-                              sequence.length());
+    event.error = fmt::format(
+        "the model gave no number for the token at position {}: its weights or its input overflow",
+        sequence.length());
     finish(sequence, FinishReason::failed, std::move(event));
     return;
   }
@@ -261,14 +280,17 @@ void Engine::remove_finished() {
   std::erase_if(active_, [](const auto& sequence) { return sequence->finished; });
 }
 
-std::vector<Event> Engine::take_events() { return std::exchange(events_, {}); }
+std::vector<Event> Engine::take_events() {
+  return std::exchange(events_, {});
+}
 
 void Engine::cancel(RequestId id) {
   const auto has_id = [&](const auto& sequence) { return sequence->id == id; };
   if (const auto found = std::find_if(active_.begin(), active_.end(), has_id); found != active_.end()) {
     finish(**found, FinishReason::cancelled, {});
     remove_finished();
-  } else if (const auto queued = std::find_if(waiting_.begin(), waiting_.end(), has_id); queued != waiting_.end()) {
+  } else if (const auto queued = std::find_if(waiting_.begin(), waiting_.end(), has_id);
+             queued != waiting_.end()) {
     finish(**queued, FinishReason::cancelled, {});
     waiting_.erase(queued);
   }

@@ -1,5 +1,6 @@
-// Generation: requests in, tokens and text out, step by step. Every sequence that is being generated shares one forward
-// pass per step (continuous batching, Yu et al., "Orca", OSDI 2022): its next token, or the next chunk of its prompt.
+// Generation: requests in, tokens and text out, step by step. Every sequence that is being generated shares
+// one forward pass per step (continuous batching, Yu et al., "Orca", OSDI 2022): its next token, or the next
+// chunk of its prompt.
 //
 //   Engine engine(model, tokenizer);
 //   engine.submit({.prompt = ids});
@@ -24,34 +25,34 @@
 namespace qkv {
 
 struct EngineOptions {
-  int64_t max_context = 0;         // tokens of prompt and answer together; 0: what the model was trained for
+  int64_t max_context = 0;          // tokens of prompt and answer together; 0: what the model was trained for
   DType compute_type = DType::f32;  // of activations and of the cache: f32 or bf16
-  int64_t max_sequences = 8;       // generated at the same time; the others wait
-  int64_t prefill_chunk = 512;     // prompt tokens per step at most, over all sequences
-  // Finished sequences whose state is kept: a request whose prompt begins like one of them goes on from there (the next
-  // turn of a chat).
+  int64_t max_sequences = 8;        // generated at the same time; the others wait
+  int64_t prefill_chunk = 512;      // prompt tokens per step at most, over all sequences
+  // Finished sequences whose state is kept: a request whose prompt begins like one of them goes on from there
+  // (the next turn of a chat).
   int64_t kept_sequences = 0;
 };
 
 using RequestId = uint64_t;
 
 struct Request {
-  std::vector<int32_t> prompt;     // at least one token
+  std::vector<int32_t> prompt;  // at least one token
   SamplerOptions sampler;
   int64_t max_new_tokens = 256;
-  std::vector<std::string> stop;   // end the text; never part of it
-  std::vector<int32_t> stop_ids;   // end the text, beside the tokenizer's stop_ids()
-  bool ignore_eos = false;         // the tokenizer's stop_ids() are tokens like any other
-  bool logprobs = false;           // fill Event::logprob
+  std::vector<std::string> stop;  // end the text; never part of it
+  std::vector<int32_t> stop_ids;  // end the text, beside the tokenizer's stop_ids()
+  bool ignore_eos = false;        // the tokenizer's stop_ids() are tokens like any other
+  bool logprobs = false;          // fill Event::logprob
 };
 
 enum class FinishReason {
-  stop,       // a stop string or one of the request's stop ids
-  length,     // max_new_tokens
-  eos,        // one of the tokenizer's stop_ids()
+  stop,    // a stop string or one of the request's stop ids
+  length,  // max_new_tokens
+  eos,     // one of the tokenizer's stop_ids()
   cancelled,
-  context,    // max_context
-  failed,     // Event::error says why
+  context,  // max_context
+  failed,   // Event::error says why
 };
 // "stop", "length", ...
 std::string_view finish_reason_name(FinishReason reason);
@@ -59,36 +60,41 @@ std::string_view finish_reason_name(FinishReason reason);
 struct Event {
   RequestId request = 0;
   std::optional<int32_t> token;  // every generated token once, the one that ended the answer too
-  std::string text;              // to be appended to the answer: valid UTF-8, often empty in the middle of a character
-  float logprob = 0;             // of the token, by the model's own distribution (before the sampler)
+  std::string text;   // to be appended to the answer: valid UTF-8, often empty in the middle of a character
+  float logprob = 0;  // of the token, by the model's own distribution (before the sampler)
   std::optional<FinishReason> finish;  // the request's last event
   std::string error;
 };
 
 struct EngineStats {
-  int64_t prefill_tokens = 0;   // prompt tokens computed
-  int64_t reused_tokens = 0;    // prompt tokens found in kept sequences
-  int64_t decode_tokens = 0;    // passes of one token of one sequence
-  double prefill_seconds = 0;   // a step that does both is split by tokens
+  int64_t prefill_tokens = 0;  // prompt tokens computed
+  int64_t reused_tokens = 0;   // prompt tokens found in kept sequences
+  int64_t decode_tokens = 0;   // passes of one token of one sequence
+  double prefill_seconds = 0;  // a step that does both is split by tokens
   double decode_seconds = 0;
-  double prefill_rate() const { return prefill_seconds > 0 ? static_cast<double>(prefill_tokens) / prefill_seconds : 0; }
-  double decode_rate() const { return decode_seconds > 0 ? static_cast<double>(decode_tokens) / decode_seconds : 0; }
+  double prefill_rate() const {
+    return prefill_seconds > 0 ? static_cast<double>(prefill_tokens) / prefill_seconds : 0;
+  }
+  double decode_rate() const {
+    return decode_seconds > 0 ? static_cast<double>(decode_tokens) / decode_seconds : 0;
+  }
 };
 
 class Engine {
  public:
-  // `model` and `tokenizer` must outlive the engine. Without a tokenizer (null) events carry tokens and no text. Error for
-  // impossible options.
-  explicit Engine(const Model& model, const Tokenizer* tokenizer = nullptr, const EngineOptions& options = {});
+  // `model` and `tokenizer` must outlive the engine. Without a tokenizer (null) events carry tokens and no
+  // text. Error for impossible options.
+  explicit Engine(const Model& model, const Tokenizer* tokenizer = nullptr,
+                  const EngineOptions& options = {});
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Queues a request. Error if it cannot be served: an empty prompt, an id outside the vocabulary, a prompt that leaves no
-  // room in the context, impossible sampler options.
+  // Queues a request. Error if it cannot be served: an empty prompt, an id outside the vocabulary, a prompt
+  // that leaves no room in the context, impossible sampler options.
   RequestId submit(Request request);
-  // One forward pass: the next token of every sequence that is generating, and up to prefill_chunk tokens of waiting
-  // prompts. False when nothing is left to do.
+  // One forward pass: the next token of every sequence that is generating, and up to prefill_chunk tokens of
+  // waiting prompts. False when nothing is left to do.
   bool step();
   // What happened since the last call, in order.
   std::vector<Event> take_events();
@@ -138,8 +144,8 @@ struct Completion {
   std::string text;
   FinishReason finish = FinishReason::failed;
 };
-// Submits all requests, steps until they are done, and gives their answers in the order of the requests. Error if one
-// failed, or if the engine was not idle.
+// Submits all requests, steps until they are done, and gives their answers in the order of the requests.
+// Error if one failed, or if the engine was not idle.
 std::vector<Completion> complete(Engine& engine, std::vector<Request> requests);
 
 }  // namespace qkv

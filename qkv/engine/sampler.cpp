@@ -12,30 +12,38 @@ namespace qkv {
 namespace {
 
 constexpr float kFiltered = -std::numeric_limits<float>::infinity();
-// The draws of generation are a stream of their own, so that a seed shared with training does not correlate with it.
+// The draws of generation are a stream of their own, so that a seed shared with training does not correlate
+// with it.
 constexpr uint64_t kSamplingStream = 0x73616D706C65ULL;
 
 void check_range(const char* name, double value, double low, double high) {
-  require(value >= low && value <= high, "{}: expected a number from {} to {}, found {}", name, low, high, value);
+  require(value >= low && value <= high, "{}: expected a number from {} to {}, found {}", name, low, high,
+          value);
 }
 
-float largest(std::span<const float> logits) { return *std::max_element(logits.begin(), logits.end()); }
+float largest(std::span<const float> logits) {
+  return *std::max_element(logits.begin(), logits.end());
+}
 
 }  // namespace
 
 void check(const SamplerOptions& options) {
   check_range("temperature", options.temperature, 0, 100);
   require(options.top_k >= 0, "top-k: expected 0 (all tokens) or more, found {}", options.top_k);
-  require(options.top_p > 0 && options.top_p <= 1, "top-p: expected a number above 0, at most 1, found {}", options.top_p);
+  require(options.top_p > 0 && options.top_p <= 1, "top-p: expected a number above 0, at most 1, found {}",
+          options.top_p);
   check_range("min-p", options.min_p, 0, 1);
   require(options.repetition_penalty > 0 && options.repetition_penalty <= 100,
-          "repetition penalty: expected a number above 0, at most 100 (1 is none), found {}", options.repetition_penalty);
+          "repetition penalty: expected a number above 0, at most 100 (1 is none), found {}",
+          options.repetition_penalty);
   require(options.repetition_window >= 0, "repetition window: expected 0 (all tokens) or more, found {}",
           options.repetition_window);
   require(options.min_keep >= 1, "tokens to keep: expected at least 1, found {}", options.min_keep);
 }
 
-Sampler::Sampler(const SamplerOptions& options) : options_(options) { check(options); }
+Sampler::Sampler(const SamplerOptions& options) : options_(options) {
+  check(options);
+}
 
 void Sampler::filter(std::span<float> logits, std::span<const int32_t> history) {
   if (logits.empty()) return;
@@ -49,12 +57,14 @@ void Sampler::filter(std::span<float> logits, std::span<const int32_t> history) 
   if (options_.min_p > 0) keep_min_p(logits);
 }
 
-std::optional<int32_t> Sampler::sample(std::span<float> logits, std::span<const int32_t> history, uint64_t step) {
+std::optional<int32_t> Sampler::sample(std::span<float> logits, std::span<const int32_t> history,
+                                       uint64_t step) {
   filter(logits, history);
   const std::optional<int32_t> best = likeliest(logits);
   if (!best || options_.temperature == 0) return best;
 
-  // Inverse of the cumulative distribution in order of ids: near-ties that float noise swaps do not move the draw.
+  // Inverse of the cumulative distribution in order of ids: near-ties that float noise swaps do not move the
+  // draw.
   const float top = logits[static_cast<size_t>(*best)];
   double total = 0;
   for (const float logit : logits) {
@@ -128,7 +138,8 @@ void Sampler::keep_min_p(std::span<float> logits) const {
   float threshold = largest(logits) + std::log(options_.min_p);
   if (options_.min_keep > 1) {
     std::vector<float> values(logits.begin(), logits.end());
-    const auto nth = values.begin() + (std::min<size_t>(static_cast<size_t>(options_.min_keep), values.size()) - 1);
+    const auto nth =
+        values.begin() + (std::min<size_t>(static_cast<size_t>(options_.min_keep), values.size()) - 1);
     std::nth_element(values.begin(), nth, values.end(), std::greater<>());
     threshold = std::min(threshold, *nth);
   }

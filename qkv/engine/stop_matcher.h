@@ -7,7 +7,8 @@
 
 namespace qkv {
 
-// The result does not depend on how the text is cut into pieces: the stop string that is complete first ends the text.
+// The result does not depend on how the text is cut into pieces: the stop string that is complete first ends
+// the text.
 class StopMatcher {
  public:
   // Error if one is empty.

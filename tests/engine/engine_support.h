@@ -70,7 +70,8 @@ class Reciter : public Model {
   const ModelInfo& info() const override { return info_; }
   Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const override {
     Tensor hidden = Tensor::empty({static_cast<int64_t>(tokens.size()), 1});
-    for (size_t i = 0; i < tokens.size(); ++i) hidden.data<float>()[i] = static_cast<float>(pass.positions[i] + 1);
+    for (size_t i = 0; i < tokens.size(); ++i)
+      hidden.data<float>()[i] = static_cast<float>(pass.positions[i] + 1);
     for (size_t s = 0; s < pass.states.size(); ++s) {
       pass.states[s]->length += pass.sequences.offsets[s + 1] - pass.sequences.offsets[s];
     }

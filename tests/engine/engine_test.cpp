@@ -16,8 +16,8 @@
 namespace qkv {
 namespace {
 
-using test::ByteTokenizer;
 using test::bytes;
+using test::ByteTokenizer;
 using test::greedy;
 using test::Reciter;
 using test::small_llama;
@@ -27,7 +27,8 @@ std::vector<int32_t> greedy_by_full_forwards(const Model& model, std::vector<int
   const NoGrad no_grad;
   std::vector<int32_t> result;
   for (int64_t i = 0; i < n; ++i) {
-    const Tensor logits = model.logits(model.forward(tokens, Pass::whole({static_cast<int64_t>(tokens.size())})));
+    const Tensor logits =
+        model.logits(model.forward(tokens, Pass::whole({static_cast<int64_t>(tokens.size())})));
     const Tensor last = logits.row_view(logits.rows() - 1, logits.rows());
     result.push_back(*likeliest(last.span<float>()));
     tokens.push_back(result.back());
@@ -35,7 +36,9 @@ std::vector<int32_t> greedy_by_full_forwards(const Model& model, std::vector<int
   return result;
 }
 
-Completion answer(Engine& engine, Request request) { return complete(engine, {std::move(request)}).front(); }
+Completion answer(Engine& engine, Request request) {
+  return complete(engine, {std::move(request)}).front();
+}
 
 // A reciter that continues `prompt` with `text`, and then ends.
 Reciter reciter(const std::string& prompt, const std::string& text, int64_t max_positions = 1000) {
@@ -56,9 +59,11 @@ TEST(Engine, IncrementalEqualsFullForwards) {
 
 TEST(Engine, ABatchEqualsEachAlone) {
   const auto model = small_llama();
-  const std::vector<std::vector<int32_t>> prompts = {bytes("The dog"), bytes("A"), bytes("There was a small house by the river")};
+  const std::vector<std::vector<int32_t>> prompts = {bytes("The dog"), bytes("A"),
+                                                     bytes("There was a small house by the river")};
   std::vector<Request> requests;
-  for (size_t i = 0; i < prompts.size(); ++i) requests.push_back(greedy(prompts[i], 20 + 5 * static_cast<int64_t>(i)));
+  for (size_t i = 0; i < prompts.size(); ++i)
+    requests.push_back(greedy(prompts[i], 20 + 5 * static_cast<int64_t>(i)));
   requests[1].logprobs = true;
   Engine together(*model);
   const auto batch = complete(together, requests);
@@ -67,11 +72,13 @@ TEST(Engine, ABatchEqualsEachAlone) {
     const Completion single = answer(alone, requests[i]);
     EXPECT_EQ(batch[i].tokens, single.tokens) << i;
     ASSERT_EQ(batch[i].logprobs.size(), single.logprobs.size());
-    for (size_t t = 0; t < single.logprobs.size(); ++t) EXPECT_NEAR(batch[i].logprobs[t], single.logprobs[t], 1e-4);
+    for (size_t t = 0; t < single.logprobs.size(); ++t)
+      EXPECT_NEAR(batch[i].logprobs[t], single.logprobs[t], 1e-4);
   }
   EXPECT_EQ(batch[1].logprobs.size(), 25u);
   EXPECT_EQ(together.stats().prefill_tokens, 7 + 1 + 36);
-  EXPECT_EQ(together.stats().decode_tokens, 19 + 24 + 29);  // the first token of each comes out of its prompt's pass
+  EXPECT_EQ(together.stats().decode_tokens,
+            19 + 24 + 29);  // the first token of each comes out of its prompt's pass
 }
 
 TEST(Engine, LogProbabilitiesAreTheModels) {
@@ -86,7 +93,8 @@ TEST(Engine, LogProbabilitiesAreTheModels) {
   const NoGrad no_grad;
   const Tensor all = ops::log_softmax(model->logits(model->forward(tokens, Pass::whole({6}))));
   for (int64_t t = 0; t < 3; ++t) {
-    EXPECT_NEAR(completion.logprobs[static_cast<size_t>(t)], all.row_view(2 + t, 3 + t).span<float>()[static_cast<size_t>(tokens[3 + t])], 1e-4);
+    EXPECT_NEAR(completion.logprobs[static_cast<size_t>(t)],
+                all.row_view(2 + t, 3 + t).span<float>()[static_cast<size_t>(tokens[3 + t])], 1e-4);
   }
 }
 
@@ -309,7 +317,8 @@ TEST(Engine, StateBytesAreTheCaches) {
   EXPECT_EQ(engine.state_bytes(), 0u);
   engine.step();
   const SequenceState state = model->make_state();
-  EXPECT_GE(engine.state_bytes(), 2u * 2 * 2 * 16 * sizeof(float));  // 2 tokens, 2 layers, keys and values of width 16
+  EXPECT_GE(engine.state_bytes(),
+            2u * 2 * 2 * 16 * sizeof(float));  // 2 tokens, 2 layers, keys and values of width 16
   while (engine.step()) {
   }
   EXPECT_EQ(engine.state_bytes(), 0u);
@@ -337,7 +346,8 @@ TEST(Engine, AModelThatGivesNoNumberFailsItsSequenceOnly) {
   EXPECT_EQ(events[0].request, good);
   EXPECT_EQ(events[0].finish, FinishReason::length);
   EXPECT_EQ(events[1].finish, FinishReason::failed);
-  EXPECT_EQ(events[1].error, "the model gave no number for the token at position 3: its weights or its input overflow");
+  EXPECT_EQ(events[1].error,
+            "the model gave no number for the token at position 3: its weights or its input overflow");
   EXPECT_EQ(test::error_of([&] { answer(engine, greedy(bytes("x"), 100)); }), events[1].error);
 }
 
@@ -345,15 +355,24 @@ TEST(Engine, RefusesWhatCannotBeServed) {
   const auto model = small_llama();
   Engine engine(*model);
   EXPECT_EQ(test::error_of([&] { engine.submit({}); }), "prompt: expected at least one token, found none");
-  EXPECT_EQ(test::error_of([&] { engine.submit(greedy({5, 257}, 1)); }), "prompt: expected token ids below 257, found 257");
-  EXPECT_EQ(test::error_of([&] { engine.submit(greedy({-1}, 1)); }), "prompt: expected token ids below 257, found -1");
-  EXPECT_EQ(test::error_of([&] { engine.submit(greedy({1}, 0)); }), "tokens to generate: expected at least 1, found 0");
+  EXPECT_EQ(test::error_of([&] {
+              engine.submit(greedy({5, 257}, 1));
+            }),
+            "prompt: expected token ids below 257, found 257");
+  EXPECT_EQ(test::error_of([&] { engine.submit(greedy({-1}, 1)); }),
+            "prompt: expected token ids below 257, found -1");
+  EXPECT_EQ(test::error_of([&] { engine.submit(greedy({1}, 0)); }),
+            "tokens to generate: expected at least 1, found 0");
   Request stops = greedy({1}, 1);
   stops.stop = {"x"};
-  EXPECT_EQ(test::error_of([&] { engine.submit(stops); }), "stop strings: need a tokenizer, and this model came without one");
+  EXPECT_EQ(test::error_of([&] { engine.submit(stops); }),
+            "stop strings: need a tokenizer, and this model came without one");
   Request hot = greedy({1}, 1);
   hot.sampler.temperature = -1;
-  EXPECT_EQ(test::error_of([&] { complete(engine, {greedy({1}, 1), hot}); }), "temperature: expected a number from 0 to 100, found -1");
+  EXPECT_EQ(test::error_of([&] {
+              complete(engine, {greedy({1}, 1), hot});
+            }),
+            "temperature: expected a number from 0 to 100, found -1");
   EXPECT_TRUE(engine.idle());
   EXPECT_EQ(test::error_of([&] { Engine(*model, nullptr, {.max_context = 97}); }),
             "context: expected 2 to 96 tokens, the positions of this model, found 97");
@@ -361,7 +380,8 @@ TEST(Engine, RefusesWhatCannotBeServed) {
             "compute type: expected f32 or bf16, found f16");
 }
 
-// Real checkpoints with the tokens that Hugging Face transformers generated from them, two sequences at a time.
+// Real checkpoints with the tokens that Hugging Face transformers generated from them, two sequences at a
+// time.
 class ReferenceModel : public testing::TestWithParam<std::string> {};
 
 TEST_P(ReferenceModel, GreedyTokensAreThoseOfTheReference) {
@@ -370,7 +390,8 @@ TEST_P(ReferenceModel, GreedyTokensAreThoseOfTheReference) {
   const Bundle bundle = load_bundle(directory, {.tokenizer_required = false});
   const test::GoldenSafetensors expected(directory + "/expected.safetensors");
   const auto tokens = expected.values("greedy_tokens");
-  const int64_t rows = expected.shape("greedy_tokens")[0], length = expected.shape("greedy_tokens")[1], prompt = 8;
+  const int64_t rows = expected.shape("greedy_tokens")[0], length = expected.shape("greedy_tokens")[1],
+                prompt = 8;
   std::vector<Request> requests;
   for (int64_t row = 0; row < rows; ++row) {
     const auto begin = tokens.begin() + row * length;
@@ -380,13 +401,16 @@ TEST_P(ReferenceModel, GreedyTokensAreThoseOfTheReference) {
   const auto completions = complete(engine, requests);
   for (int64_t row = 0; row < rows; ++row) {
     const auto begin = tokens.begin() + row * length;
-    EXPECT_EQ(completions[static_cast<size_t>(row)].tokens, std::vector<int32_t>(begin + prompt, begin + length)) << "row " << row;
+    EXPECT_EQ(completions[static_cast<size_t>(row)].tokens,
+              std::vector<int32_t>(begin + prompt, begin + length))
+        << "row " << row;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Llama, ReferenceModel,
-                         testing::Values("llama", "llama_bf16", "llama_f16", "llama_mha_tied_bias", "llama_rope_linear", "llama_rope_llama3",
-                                         "llama_rope_yarn", "llama_sharded"),
+                         testing::Values("llama", "llama_bf16", "llama_f16", "llama_mha_tied_bias",
+                                         "llama_rope_linear", "llama_rope_llama3", "llama_rope_yarn",
+                                         "llama_sharded"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

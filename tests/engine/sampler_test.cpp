@@ -1,4 +1,5 @@
-// The sampler chain against the logits processors of Hugging Face transformers, and its draws against their distribution.
+// The sampler chain against the logits processors of Hugging Face transformers, and its draws against their
+// distribution.
 #include "qkv/engine/sampler.h"
 
 #include <gtest/gtest.h>
@@ -41,8 +42,10 @@ class SamplerReference : public testing::TestWithParam<Case> {};
 
 TEST_P(SamplerReference, FiltersLikeTheReference) {
   const test::GoldenSafetensors golden(test::golden("sampling/sampling.safetensors"));
-  const auto logits = golden.values("logits"), ids = golden.values("input_ids"), expected = golden.values(GetParam().name);
-  const auto rows = static_cast<size_t>(golden.shape("logits")[0]), vocabulary = static_cast<size_t>(golden.shape("logits")[1]);
+  const auto logits = golden.values("logits"), ids = golden.values("input_ids"),
+             expected = golden.values(GetParam().name);
+  const auto rows = static_cast<size_t>(golden.shape("logits")[0]),
+             vocabulary = static_cast<size_t>(golden.shape("logits")[1]);
   const size_t length = ids.size() / rows;
   Sampler sampler(GetParam().options);
   for (size_t row = 0; row < rows; ++row) {
@@ -56,7 +59,8 @@ TEST_P(SamplerReference, FiltersLikeTheReference) {
       if (std::isinf(wanted)) {
         EXPECT_EQ(values[id], wanted) << "row " << row << ", id " << id;
       } else {
-        EXPECT_NEAR(values[id], wanted, 1e-6 * std::max(1.0, std::abs(wanted))) << "row " << row << ", id " << id;
+        EXPECT_NEAR(values[id], wanted, 1e-6 * std::max(1.0, std::abs(wanted)))
+            << "row " << row << ", id " << id;
       }
     }
   }
@@ -70,9 +74,11 @@ INSTANTIATE_TEST_SUITE_P(Processors, SamplerReference, testing::ValuesIn(cases()
 
 TEST(Sampler, DrawsFollowTheDistributionOfTheChain) {
   const test::GoldenSafetensors golden(test::golden("sampling/sampling.safetensors"));
-  const auto logits = golden.values("logits"), ids = golden.values("input_ids"), probabilities = golden.values("chain_probs");
+  const auto logits = golden.values("logits"), ids = golden.values("input_ids"),
+             probabilities = golden.values("chain_probs");
   const auto vocabulary = static_cast<size_t>(golden.shape("logits")[1]);
-  const std::vector<int32_t> history(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(golden.shape("input_ids")[1]));
+  const std::vector<int32_t> history(ids.begin(),
+                                     ids.begin() + static_cast<std::ptrdiff_t>(golden.shape("input_ids")[1]));
   Sampler sampler({.temperature = 0.7f, .top_k = 20, .top_p = 0.8f, .repetition_penalty = 1.3f, .seed = 3});
   constexpr int draws = 20000;
   std::vector<double> counts(vocabulary);
@@ -133,11 +139,16 @@ TEST(Sampler, LogProbability) {
 }
 
 TEST(Sampler, ImpossibleOptionsAreErrors) {
-  EXPECT_EQ(test::error_of([] { Sampler({.temperature = -1}); }), "temperature: expected a number from 0 to 100, found -1");
-  EXPECT_EQ(test::error_of([] { Sampler({.temperature = std::nanf("")}); }), "temperature: expected a number from 0 to 100, found nan");
-  EXPECT_EQ(test::error_of([] { Sampler({.top_k = -2}); }), "top-k: expected 0 (all tokens) or more, found -2");
-  EXPECT_EQ(test::error_of([] { Sampler({.top_p = 0}); }), "top-p: expected a number above 0, at most 1, found 0");
-  EXPECT_EQ(test::error_of([] { Sampler({.min_p = 1.5}); }), "min-p: expected a number from 0 to 1, found 1.5");
+  EXPECT_EQ(test::error_of([] { Sampler({.temperature = -1}); }),
+            "temperature: expected a number from 0 to 100, found -1");
+  EXPECT_EQ(test::error_of([] { Sampler({.temperature = std::nanf("")}); }),
+            "temperature: expected a number from 0 to 100, found nan");
+  EXPECT_EQ(test::error_of([] { Sampler({.top_k = -2}); }),
+            "top-k: expected 0 (all tokens) or more, found -2");
+  EXPECT_EQ(test::error_of([] { Sampler({.top_p = 0}); }),
+            "top-p: expected a number above 0, at most 1, found 0");
+  EXPECT_EQ(test::error_of([] { Sampler({.min_p = 1.5}); }),
+            "min-p: expected a number from 0 to 1, found 1.5");
   EXPECT_EQ(test::error_of([] { Sampler({.repetition_penalty = 0}); }),
             "repetition penalty: expected a number above 0, at most 100 (1 is none), found 0");
 }

@@ -49,7 +49,9 @@ TEST(StopMatcher, GivesBackWhatOnlyLookedLikeAStop) {
   }
 }
 
-TEST(StopMatcher, OverlapsItself) { EXPECT_EQ(stream({"aab"}, "aaab", 1).text, "a"); }
+TEST(StopMatcher, OverlapsItself) {
+  EXPECT_EQ(stream({"aab"}, "aaab", 1).text, "a");
+}
 
 TEST(StopMatcher, HoldsBackOnlyAPossibleBeginning) {
   StopMatcher matcher({"STOP"});
@@ -62,10 +64,15 @@ TEST(StopMatcher, HoldsBackOnlyAPossibleBeginning) {
   EXPECT_EQ(matcher.finish(), "");
 }
 
-TEST(StopMatcher, WithoutStopsEverythingPasses) { EXPECT_EQ(stream({}, "text", 3).text, "text"); }
+TEST(StopMatcher, WithoutStopsEverythingPasses) {
+  EXPECT_EQ(stream({}, "text", 3).text, "text");
+}
 
 TEST(StopMatcher, AnEmptyStopStringIsAnError) {
-  EXPECT_EQ(test::error_of([] { StopMatcher({"a", ""}); }), "stop string: expected text, found an empty string");
+  EXPECT_EQ(test::error_of([] {
+              StopMatcher({"a", ""});
+            }),
+            "stop string: expected text, found an empty string");
 }
 
 }  // namespace
