@@ -165,7 +165,7 @@ void resolve_merges(const std::vector<std::pair<std::string, std::string>>& pair
   parts.merges.reserve(pairs.size());
   std::string joined;
   for (size_t i = 0; i < pairs.size(); ++i) {
-    const auto& [left, right] = pairs[i];
+    const std::string &left = pairs[i].first, &right = pairs[i].second;
     joined.assign(left);
     joined += std::string_view(right).substr(std::min(prefix, right.size()));
     const auto id_of = [&](const std::string& token) {

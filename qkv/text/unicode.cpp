@@ -43,8 +43,7 @@ bool is_bert_punctuation(char32_t c) {
 bool is_bert_control(char32_t c) {
   if (c == '\t' || c == '\n' || c == '\r') return false;
   if (c < 0x80) return c < 32 || c == 127;
-  const auto kind = category(c);
-  return kind == UTF8PROC_CATEGORY_CN || kind >= UTF8PROC_CATEGORY_CC;
+  return category(c) >= UTF8PROC_CATEGORY_CC;
 }
 
 bool is_bert_ideograph(char32_t c) {

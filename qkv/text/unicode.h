@@ -13,7 +13,8 @@ bool is_unicode_space(char32_t c);
 bool is_unicode_number(char32_t c);
 // General category P*, or ASCII punctuation and symbols: what BERT splits on.
 bool is_bert_punctuation(char32_t c);
-// General category C* without tab, newline and carriage return: what BERT drops.
+// General categories Cc, Cf and Co without tab, newline and carriage return: what BERT drops. Unassigned code
+// points stay.
 bool is_bert_control(char32_t c);
 // The blocks of ideographs that BERT puts spaces around.
 bool is_bert_ideograph(char32_t c);

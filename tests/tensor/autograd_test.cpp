@@ -212,11 +212,12 @@ TEST(Recomputation, HappensOnceForAllUsersAndDropsTheData) {
 }
 
 // A block like a transformer's: checkpointed or not, the same bits.
-Tensor block(const std::vector<Tensor>& in, const Tensor& norm, const Tensor& up, const Tensor& down) {
+Tensor block(const std::vector<Tensor>& in, const Tensor& norm, const Tensor& up, const Tensor& down, const Tensor& side) {
   const Tensor h = ops::rms_norm(in[0], norm, 1e-5f);
   const Tensor wide = ops::linear(h, up);
   const Tensor mixed = ops::gated(ops::slice_cols(wide, 0, 12), ops::slice_cols(wide, 12, 24), Activation::silu);
-  return ops::add(in[0], ops::dropout(ops::linear(mixed, down), 0.1f, 1, 2));
+  const Tensor out = ops::add(in[0], ops::dropout(ops::linear(mixed, down), 0.1f, 1, 2));
+  return ops::add(out, ops::linear(in[0], side));  // a product straight from the input takes its type from it, too
 }
 
 TEST(Checkpoint, GivesTheSameBits) {
@@ -227,16 +228,16 @@ TEST(Checkpoint, GivesTheSameBits) {
       std::vector<Tensor> outputs;
       for (bool checkpointed : {false, true}) {
         Tensor x = random_leaf({7, 16}, 1, leaf_input ? type : DType::f32);
-        const Tensor norm = random_leaf({16}, 2), up = random_leaf({24, 16}, 3), down = random_leaf({16, 12}, 4);
+        const Tensor norm = random_leaf({16}, 2), up = random_leaf({24, 16}, 3), down = random_leaf({16, 12}, 4), side = random_leaf({16, 16}, 6);
         Tensor h = leaf_input ? x : ops::cast(x, type);
-        const auto body = [=](const std::vector<Tensor>& in) { return block(in, norm, up, down); };
+        const auto body = [=](const std::vector<Tensor>& in) { return block(in, norm, up, down, side); };
         for (int layer = 0; layer < 3; ++layer) h = checkpointed ? checkpoint(body, {h}) : body({h});
         outputs.push_back(h);
         backward(h, random_tensor(h.shape(), 5, type));
-        gradients.push_back({x.grad(), norm.grad(), up.grad(), down.grad()});
+        gradients.push_back({x.grad(), norm.grad(), up.grad(), down.grad(), side.grad()});
       }
       EXPECT_TRUE(same_bits(outputs[0], outputs[1]));
-      for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(same_bits(gradients[0][i], gradients[1][i])) << "gradient " << i;
+      for (size_t i = 0; i < 5; ++i) EXPECT_TRUE(same_bits(gradients[0][i], gradients[1][i])) << "gradient " << i;
     }
   }
 }
