@@ -2,21 +2,24 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
 #include "qkv/core/mapped_file.h"
+#include "qkv/formats/checkpoint_formats.h"
 #include "qkv/formats/content.h"
 #include "qkv/formats/hf_directory.h"
-#include "qkv/formats/safetensors.h"
 
 namespace qkv {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kSupported =
-    "a .safetensors file, or a Hugging Face directory with model.safetensors or model.safetensors.index.json";
+// "a .safetensors file, ... or a Hugging Face directory with ...".
+std::string supported() {
+  std::string list;
+  for (const auto& format : checkpoint_formats()) list += fmt::format("{}, ", format.description);
+  return list + "or a Hugging Face directory with model.safetensors or model.safetensors.index.json";
+}
 
 // "a directory with a, b, c and 4 more".
 std::string describe_directory(const std::string& path) {
@@ -36,17 +39,17 @@ std::string describe_directory(const std::string& path) {
 
 std::unique_ptr<Checkpoint> open_file(const std::string& path) {
   const auto file = MappedFile::open(path);
-  if (!looks_like_safetensors(file->bytes()) && fs::path(path).extension() != ".safetensors") {
-    const std::string_view kind = content_by_signature(file->bytes());
-    fail("[checkpoint] {}: expected {}; found {}", path, kSupported,
-         kind.empty() ? fmt::format("a file of {} bytes of no known kind", file->bytes().size())
-                      : std::string(kind));
+  for (const auto& format : checkpoint_formats()) {
+    if (format.recognizes(file->bytes())) return format.open(path);
   }
-  auto checkpoint = std::make_unique<SafetensorsFile>(path);
-  const std::string directory = fs::path(path).parent_path().string();
-  checkpoint->attach_configs(load_config_if_present(directory, "config.json"),
-                             load_config_if_present(directory, "generation_config.json"));
-  return checkpoint;
+  const std::string extension = fs::path(path).extension().string();
+  for (const auto& format : checkpoint_formats()) {
+    if (!extension.empty() && extension == format.extension) return format.open(path);
+  }
+  const std::string_view kind = content_by_signature(file->bytes());
+  fail("[checkpoint] {}: expected {}; found {}", path, supported(),
+       kind.empty() ? fmt::format("a file of {} bytes of no known kind", file->bytes().size())
+                    : std::string(kind));
 }
 
 }  // namespace
@@ -98,11 +101,13 @@ size_t Checkpoint::index_of(std::string_view name) const {
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path) {
   std::error_code code;
   const fs::file_status status = fs::status(path, code);
-  require(fs::exists(status), "[checkpoint] {}: expected {}; found {}", path, kSupported,
-          code && status.type() != fs::file_type::not_found ? code.message() : "no such file or directory");
+  if (!fs::exists(status)) {
+    fail("[checkpoint] {}: expected {}; found {}", path, supported(),
+         code && status.type() != fs::file_type::not_found ? code.message() : "no such file or directory");
+  }
   if (!fs::is_directory(status)) return open_file(path);
   if (HfDirectory::recognizes(path)) return std::make_unique<HfDirectory>(path);
-  fail("[checkpoint] {}: expected {}; found {}", path, kSupported, describe_directory(path));
+  fail("[checkpoint] {}: expected {}; found {}", path, supported(), describe_directory(path));
 }
 
 }  // namespace qkv
