@@ -89,9 +89,9 @@ Llama::Llama(const LlamaConfig& config, const Json& source)
     : config_(config),
       source_(std::make_unique<Json>(source)),
       rope_(config.rope),
-      embedding_(Tensor::zeros({config.vocabulary, config.channels})),
+      embedding_(Tensor::placeholder({config.vocabulary, config.channels})),
       norm_(config.channels, static_cast<float>(config.norm_eps)),
-      head_(config.tied_embeddings ? Tensor() : Tensor::zeros({config.vocabulary, config.channels})) {
+      head_(config.tied_embeddings ? Tensor() : Tensor::placeholder({config.vocabulary, config.channels})) {
   for (int64_t i = 0; i < config.layers; ++i) blocks_.push_back(std::make_unique<Block>(config));
   info_ = {"LlamaForCausalLM", "llama", config.vocabulary, config.channels, config.layers, config.heads,
            config.kv_heads, config.head_dim, config.hidden, config.max_positions, config.tied_embeddings};
@@ -133,23 +133,22 @@ void Llama::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   if (head_.defined()) visitor(prefix + "head.weight", head_);
 }
 
-const std::vector<WeightRow>& Llama::weight_table() const {
-  using T = WeightRow::GgufTransform;
-  static const std::vector<WeightRow> table = {
-      {"embed", "model.embed_tokens", "token_embd", T::none},
-      {"blocks.{}.attn_norm", "model.layers.{}.input_layernorm", "blk.{}.attn_norm", T::none},
-      {"blocks.{}.attn.q", "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", T::rope_permute_q},
-      {"blocks.{}.attn.k", "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", T::rope_permute_k},
-      {"blocks.{}.attn.v", "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v", T::none},
-      {"blocks.{}.attn.out", "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output", T::none},
-      {"blocks.{}.mlp_norm", "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm", T::none},
-      {"blocks.{}.mlp.gate", "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate", T::none},
-      {"blocks.{}.mlp.up", "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up", T::none},
-      {"blocks.{}.mlp.down", "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down", T::none},
-      {"norm", "model.norm", "output_norm", T::none},
-      {"head", "lm_head", "output", T::none},
+std::vector<WeightRow> Llama::weight_table() const {
+  const Placement whole, turned = {.rope_head = config_.head_dim};
+  return {
+      {"embed", "model.embed_tokens", "token_embd"},
+      {"blocks.{}.attn_norm", "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
+      {"blocks.{}.attn.q", "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", whole, turned},
+      {"blocks.{}.attn.k", "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", whole, turned},
+      {"blocks.{}.attn.v", "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v"},
+      {"blocks.{}.attn.out", "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
+      {"blocks.{}.mlp_norm", "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
+      {"blocks.{}.mlp.gate", "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
+      {"blocks.{}.mlp.up", "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
+      {"blocks.{}.mlp.down", "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
+      {"norm", "model.norm", "output_norm"},
+      {"head", "lm_head", "output"},
   };
-  return table;
 }
 
 Json Llama::hf_config() const {

@@ -31,7 +31,7 @@ class Llama : public Model {
   Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const override;
   const Tensor& head() const override { return config_.tied_embeddings ? embedding_ : head_; }
   SequenceState make_state() const override;
-  const std::vector<WeightRow>& weight_table() const override;
+  std::vector<WeightRow> weight_table() const override;
   Json hf_config() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   const LlamaConfig& config() const { return config_; }

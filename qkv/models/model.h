@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "qkv/core/json.h"
+#include "qkv/models/weight_map.h"
 #include "qkv/nn/module.h"
 #include "qkv/nn/pass.h"
 
@@ -21,16 +22,6 @@ struct ModelInfo {
   bool tied_embeddings = false;
 };
 
-// One row of an architecture's weight table: the same tensor's name here, in Hugging Face checkpoints and in GGUF. "{}" is
-// the layer number. Loading, saving and converting are all this table.
-struct WeightRow {
-  enum class GgufTransform { none, rope_permute_q, rope_permute_k };
-  std::string name;
-  std::string hf;
-  std::string gguf;
-  GgufTransform transform = GgufTransform::none;
-};
-
 class Model : public Module {
  public:
   virtual const ModelInfo& info() const = 0;
@@ -43,7 +34,8 @@ class Model : public Module {
   // (T, V) f32 logits of hidden states.
   virtual Tensor logits(const Tensor& hidden) const;
   virtual SequenceState make_state() const = 0;
-  virtual const std::vector<WeightRow>& weight_table() const = 0;
+  // Every parameter's names and places in Hugging Face checkpoints and in GGUF.
+  virtual std::vector<WeightRow> weight_table() const = 0;
   // config.json that loads this model in Hugging Face transformers.
   virtual Json hf_config() const = 0;
 

@@ -89,6 +89,7 @@ void load_weights(Model& model, const Checkpoint& checkpoint, Residence residenc
 void initialize_weights(Model& model, uint64_t seed, float standard_deviation) {
   const float residual = 1.0f / std::sqrt(2.0f * static_cast<float>(model.info().layers));
   model.visit("", [&](const std::string& name, Tensor& parameter) {
+    if (parameter.is_placeholder()) parameter = Tensor::empty(parameter.shape());
     if (parameter.shape().rank() == 1) {
       parameter.fill(ends_with(name, ".bias") ? 0.0f : 1.0f);
       return;

@@ -4,7 +4,7 @@
 
 namespace qkv {
 
-DenseWeight::DenseWeight(Shape shape) : matrix_(Tensor::zeros(shape)) {}
+DenseWeight::DenseWeight(Shape shape) : matrix_(Tensor::placeholder(shape)) {}
 DenseWeight::DenseWeight(Tensor matrix) : matrix_(std::move(matrix)) {}
 
 Tensor DenseWeight::apply(const Tensor& x, const Tensor& bias) const { return ops::linear(x, matrix_, bias); }

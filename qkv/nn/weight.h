@@ -23,7 +23,7 @@ class Weight : public Module {
 // A plain matrix: f32 master for training, any floating type for inference.
 class DenseWeight : public Weight {
  public:
-  explicit DenseWeight(Shape shape);
+  explicit DenseWeight(Shape shape);  // a placeholder, to be loaded or initialized
   explicit DenseWeight(Tensor matrix);
   Shape shape() const override { return matrix_.shape(); }
   Tensor apply(const Tensor& x, const Tensor& bias) const override;

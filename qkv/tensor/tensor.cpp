@@ -86,6 +86,15 @@ template Tensor Tensor::from(const std::vector<int32_t>&, Shape);
 template Tensor Tensor::from(const std::vector<int64_t>&, Shape);
 template Tensor Tensor::from(const std::vector<uint8_t>&, Shape);
 
+Tensor Tensor::placeholder(Shape shape, DType type) {
+  auto impl = std::make_shared<Impl>();
+  impl->shape = shape;
+  impl->type = type;
+  return Tensor(std::move(impl));
+}
+
+bool Tensor::is_placeholder() const { return defined() && impl_->storage == nullptr && impl_->shape.elements() > 0; }
+
 Tensor Tensor::borrowed(const std::byte* data, Shape shape, DType type, std::shared_ptr<const void> owner) {
   auto impl = std::make_shared<Impl>();
   impl->storage = std::shared_ptr<std::byte>(std::const_pointer_cast<void>(std::move(owner)), const_cast<std::byte*>(data));
@@ -110,6 +119,7 @@ T* Tensor::data() {
 template <typename T>
 const T* Tensor::data() const {
   require(defined() && impl_->type == DTypeOf<T>::value, "tensor: expected {} data, found {}", name(DTypeOf<T>::value), describe(*this));
+  require(!is_placeholder(), "tensor: {} was used before it was loaded or initialized", describe(*this));
   return reinterpret_cast<const T*>(impl_->storage.get());
 }
 #define QKV_DATA(T)              \

@@ -30,11 +30,14 @@ class Tensor {
   static Tensor full(Shape shape, float value, DType type = DType::f32);
   template <typename T>
   static Tensor from(const std::vector<T>& values, Shape shape);
+  // A shape without memory, to be replaced by the loaded or initialized tensor. data() throws Error until then.
+  static Tensor placeholder(Shape shape, DType type = DType::f32);
   // A tensor over memory owned elsewhere (a mapped file); `owner` keeps it alive. The data must not be written.
   static Tensor borrowed(const std::byte* data, Shape shape, DType type, std::shared_ptr<const void> owner);
 
   bool defined() const { return impl_ != nullptr; }
   explicit operator bool() const { return defined(); }
+  bool is_placeholder() const;
 
   const Shape& shape() const;
   int64_t dim(int i) const { return shape()[i]; }

@@ -92,10 +92,7 @@ class Reciter : public Model {
   }
   const Tensor& head() const override { return head_; }
   SequenceState make_state() const override { return {}; }
-  const std::vector<WeightRow>& weight_table() const override {
-    static const std::vector<WeightRow> none;
-    return none;
-  }
+  std::vector<WeightRow> weight_table() const override { return {}; }
   Json hf_config() const override { return Json::object(); }
   void visit(const std::string&, const ParameterVisitor&) override {}
 
