@@ -20,6 +20,7 @@ struct ModelInfo {
   int64_t vocabulary = 0, channels = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
   int64_t max_positions = 0;
   bool tied_embeddings = false;
+  bool causal = true;  // false: an encoder (BERT): every token sees all of its sequence, there is no decoding
 };
 
 class Model : public Module {
@@ -27,7 +28,7 @@ class Model : public Module {
   virtual const ModelInfo& info() const = 0;
   // tokens (T) -> final hidden states (T, C), normed: what the vocabulary head multiplies.
   virtual Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const = 0;
-  // The vocabulary matrix (V, C); the embedding itself where tied.
+  // The vocabulary matrix (V, C); the embedding itself where tied; undefined where there is no head (an encoder).
   virtual const Tensor& head() const = 0;
   // Scale and softcap that turn products with head() into logits.
   virtual ops::CrossEntropyOptions logit_options() const { return {}; }

@@ -33,7 +33,7 @@ struct BackwardScratch {
 };
 
 // p: scores become probabilities; ds: dP becomes dS. What a row does not see becomes zero in both.
-template <bool kShaped>
+template <Shaping kShaping>
 void backward_softmax(const AttentionSpec& spec, const AttentionRows& all, const ScoreTile& tile,
                       const BackwardScratch& scratch) {
   for (int64_t r = 0; r < tile.rows; ++r) {
@@ -41,15 +41,15 @@ void backward_softmax(const AttentionSpec& spec, const AttentionRows& all, const
     float* ds_row = scratch.ds + r * scratch.score_stride;
     const VF lse = hn::Set(df, scratch.lse[tile.first_row + r]);
     const VF delta = hn::Set(df, scratch.delta[tile.first_row + r]);
-    const ScoreShape shape(spec, all, tile, r);
+    const ScoreShape<kShaping> shape(spec, all, tile, r);
     const Extent computed = tile.computed(r);
     for (int64_t j = computed.begin; j < computed.end; j += kLanes) {
       VF s = load(p_row + j);
       VF derivative;
-      if constexpr (kShaped) s = shape.apply(s, j, derivative);
+      if constexpr (kShaping != Shaping::none) s = shape.apply(s, j, derivative);
       const VF p = exp2_vector(hn::Sub(s, lse));
       VF ds = hn::Mul(p, hn::Sub(load(ds_row + j), delta));
-      if constexpr (kShaped) ds = hn::Mul(ds, derivative);
+      if constexpr (kShaping != Shaping::none) ds = hn::Mul(ds, derivative);
       store(p, p_row + j);
       store(ds, ds_row + j);
     }
@@ -74,7 +74,7 @@ void attention_backward(const AttentionSpec& spec, const AttentionSequence<T>& s
   const T* keys = sequence.k + kv_head * spec.qk_dim;
   const T* values = sequence.v + kv_head * spec.v_dim;
   const int64_t qk_columns = round_up(spec.qk_dim, kLanes), v_columns = round_up(spec.v_dim, kLanes);
-  const bool shaped = ScoreShape::wanted(spec);
+  const Shaping shaping = shaping_of(spec);
   Prefetch ahead;
 
   copy_attention_rows(all, sequence.q, sequence.q_stride, spec.qk_dim, 0, all.count, spec.scale * kLog2E,
@@ -129,11 +129,9 @@ void attention_backward(const AttentionSpec& spec, const AttentionSequence<T>& s
       tile_product<Update::overwrite, false>(
           dout, scratch.v_stride, scratch.values_transposed, scratch.score_stride, scratch.ds,
           scratch.score_stride, n_rows, tile.padded_keys(), spec.v_dim, tile.keys_of_rows, nullptr, ahead);
-      if (shaped) {
-        backward_softmax<true>(spec, all, tile, scratch);
-      } else {
-        backward_softmax<false>(spec, all, tile, scratch);
-      }
+      if (shaping == Shaping::none) backward_softmax<Shaping::none>(spec, all, tile, scratch);
+      if (shaping == Shaping::slope) backward_softmax<Shaping::slope>(spec, all, tile, scratch);
+      if (shaping == Shaping::cap_and_slope) backward_softmax<Shaping::cap_and_slope>(spec, all, tile, scratch);
       tile_product<Update::accumulate, true>(scratch.p, scratch.score_stride, dout, scratch.v_stride,
                                              scratch.dv, scratch.v_stride, n_keys, v_columns, n_rows, nullptr,
                                              tile.rows_of_keys, ahead);

@@ -34,19 +34,24 @@ struct ForwardScratch {
   }
 };
 
+// Softcap and ALiBi on the scores of one row of a tile.
+template <Shaping kShaping>
+void shape_scores(const AttentionSpec& spec, const AttentionRows& all, const ScoreTile& tile, int64_t r, float* row) {
+  const ScoreShape<kShaping> shape(spec, all, tile, r);
+  const Extent computed = tile.computed(r);
+  VF derivative;
+  for (int64_t j = computed.begin; j < computed.end; j += kLanes) store(shape.apply(load(row + j), j, derivative), row + j);
+}
+
 // Scores of one tile become probabilities relative to the rows' new maxima; maximum, sum and rescale follow.
 void forward_softmax(const AttentionSpec& spec, const AttentionRows& all, const ScoreTile& tile,
                      const ForwardScratch& scratch, float* maximum, float* sum) {
-  const bool shaped = ScoreShape::wanted(spec);
+  const Shaping shaping = shaping_of(spec);
   for (int64_t r = 0; r < tile.rows; ++r) {
     float* row = scratch.scores + r * scratch.score_stride;
     const Extent computed = tile.computed(r);
-    if (shaped) {
-      const ScoreShape shape(spec, all, tile, r);
-      VF derivative;
-      for (int64_t j = computed.begin; j < computed.end; j += kLanes)
-        store(shape.apply(load(row + j), j, derivative), row + j);
-    }
+    if (shaping == Shaping::slope) shape_scores<Shaping::slope>(spec, all, tile, r, row);
+    if (shaping == Shaping::cap_and_slope) shape_scores<Shaping::cap_and_slope>(spec, all, tile, r, row);
     if (!tile.whole) {
       const Extent seen = tile.keys_of(all, r);
       fill_row(row, computed.begin, seen.empty() ? computed.end : seen.begin, kMinusInfinity);

@@ -119,27 +119,32 @@ HWY_INLINE void fill_row(float* row, int64_t begin, int64_t end, float value) {
   for (int64_t i = begin; i < end; ++i) row[i] = value;
 }
 
+// What happens to scores beside scaling. A template argument, not a flag in the loop: GCC 12 turns a branch on a bool around
+// 512-bit values into a blend of the first lane only.
+enum class Shaping { none, slope, cap_and_slope };
+
+HWY_INLINE Shaping shaping_of(const AttentionSpec& spec) {
+  return spec.softcap > 0 ? Shaping::cap_and_slope : spec.alibi_slopes != nullptr ? Shaping::slope : Shaping::none;
+}
+
 // Softcap (Gemma 2, arXiv 2408.00118) and ALiBi (Press et al., arXiv 2108.12409) of one row, in base 2.
+template <Shaping kShaping>
 struct ScoreShape {
-  bool capped;
   VF cap, inverse_cap, slope, position;
 
   ScoreShape(const AttentionSpec& spec, const AttentionRows& all, const ScoreTile& tile, int64_t r)
-      : capped(spec.softcap > 0),
-        cap(hn::Set(df, spec.softcap * kLog2E)),
-        inverse_cap(hn::Set(df, capped ? 1.0f / (spec.softcap * kLog2E) : 0.0f)),
+      : cap(hn::Set(df, spec.softcap * kLog2E)),
+        inverse_cap(hn::Set(df, kShaping == Shaping::cap_and_slope ? 1.0f / (spec.softcap * kLog2E) : 0.0f)),
         slope(hn::Set(df, spec.alibi_slopes == nullptr
                               ? 0.0f
                               : spec.alibi_slopes[all.head(tile.first_row + r)] * kLog2E)),
         position(
             hn::Set(df, static_cast<float>(all.query(tile.first_row + r) + all.shift - tile.first_key))) {}
 
-  static bool wanted(const AttentionSpec& spec) { return spec.softcap > 0 || spec.alibi_slopes != nullptr; }
-
   // The score of keys j... of the tile; `derivative` becomes d score / d (scaled product).
   HWY_INLINE VF apply(VF s, int64_t j, VF& derivative) const {
     derivative = hn::Set(df, 1.0f);
-    if (capped) {
+    if constexpr (kShaping == Shaping::cap_and_slope) {
       const VF t = tanh_vector(hn::Mul(s, inverse_cap));
       s = hn::Mul(cap, t);
       derivative = hn::NegMulAdd(t, t, derivative);
