@@ -28,7 +28,8 @@ std::string parent_directory(const std::string& path) {
   return parent.empty() ? "." : parent.string();
 }
 
-// Makes a rename survive a power cut. Some file systems refuse fsync on a directory; then there is nothing to do.
+// Makes a rename survive a power cut. Some file systems refuse fsync on a directory; then there is nothing to
+// do.
 void sync_directory(const std::string& directory) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
@@ -50,18 +51,25 @@ AtomicFile::~AtomicFile() {
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
   size_ += bytes.size();
-  buffer_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  if (buffer_.size() >= kBufferBytes) flush();
+  if (buffer_.size() + bytes.size() >= kBufferBytes) flush();
+  if (bytes.size() >= kBufferBytes) {  // a large tensor is not gathered first
+    write_through(bytes);
+  } else {
+    buffer_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+}
+
+void AtomicFile::write_through(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    require(written >= 0, "{}: cannot write: {}", path_, system_error_text(errno));
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
 }
 
 void AtomicFile::flush() {
-  size_t done = 0;
-  while (done < buffer_.size()) {
-    const ssize_t written = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    require(written >= 0, "{}: cannot write: {}", path_, system_error_text(errno));
-    done += static_cast<size_t>(written);
-  }
+  write_through(std::as_bytes(std::span(buffer_)));
   buffer_.clear();
 }
 
@@ -106,7 +114,8 @@ void AtomicDirectory::commit() {
   std::error_code code;
   std::string aside;
   if (fs::exists(final_path_)) {
-    require(fs::is_directory(final_path_), "{}: cannot replace: expected a directory, found a file", final_path_);
+    require(fs::is_directory(final_path_), "{}: cannot replace: expected a directory, found a file",
+            final_path_);
     aside = temporary_name(final_path_);
     fs::rename(final_path_, aside, code);
     require(!code, "{}: cannot move aside: {}", final_path_, code.message());

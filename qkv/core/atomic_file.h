@@ -28,6 +28,7 @@ class AtomicFile {
 
  private:
   void flush();
+  void write_through(std::span<const std::byte> bytes);
   std::string path_;
   std::string temporary_;
   int fd_ = -1;
@@ -41,8 +42,9 @@ void write_file(const std::string& path, std::string_view text);
 // The whole file. Throws Error naming the path.
 std::string read_file(const std::string& path);
 
-// A directory that appears whole: files are written under path() and commit() renames it into place, moving an existing
-// directory of that name aside first and removing it afterwards. Unless committed, the temporary is removed.
+// A directory that appears whole: files are written under path() and commit() renames it into place, moving
+// an existing directory of that name aside first and removing it afterwards. Unless committed, the temporary
+// is removed.
 class AtomicDirectory {
  public:
   explicit AtomicDirectory(std::string final_path);

@@ -1,6 +1,7 @@
 #include "qkv/formats/checkpoint.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 
 #include "qkv/core/error.h"
@@ -87,6 +88,18 @@ void Checkpoint::set_entries(std::vector<TensorEntry> entries) {
   index_.clear();
   index_.reserve(entries_.size());
   for (size_t i = 0; i < entries_.size(); ++i) index_.emplace(entries_[i].name, i);
+}
+
+Tensor Checkpoint::mapped_tensor(const TensorEntry& entry, const std::byte* data,
+                                 std::shared_ptr<const void> owner) {
+  // Blocks hold scales of 2 or 4 bytes.
+  const auto alignment = static_cast<uintptr_t>(is_block(entry.type) ? 4 : traits(entry.type).block_bytes);
+  if (reinterpret_cast<uintptr_t>(data) % alignment == 0) {
+    return Tensor::borrowed(data, entry.shape, entry.type, std::move(owner));
+  }
+  Tensor copy = Tensor::empty(entry.shape, entry.type);
+  if (entry.bytes > 0) std::memcpy(copy.raw(), data, entry.bytes);
+  return copy;
 }
 
 size_t Checkpoint::index_of(std::string_view name) const {

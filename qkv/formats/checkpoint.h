@@ -13,6 +13,7 @@
 
 #include "qkv/core/json.h"
 #include "qkv/core/metadata.h"
+#include "qkv/core/parallel.h"
 #include "qkv/tensor/tensor.h"
 
 namespace qkv {
@@ -29,6 +30,10 @@ struct TensorEntry {
 // 2^63 bytes.
 uint64_t tensor_bytes(DType type, const Shape& shape);
 
+// Gives a writer the tensor of an entry, with exactly its dtype and shape. Called once per entry, one at a
+// time, file by file.
+using TensorProvider = FunctionRef<Tensor(const TensorEntry& entry)>;
+
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -37,7 +42,7 @@ class Checkpoint {
 
   // As the user named it.
   const std::string& path() const { return path_; }
-  // "safetensors", "huggingface".
+  // "safetensors", "gguf", "huggingface".
   virtual std::string_view format_name() const = 0;
 
   // In the order of their data, so that reading them in this order is sequential.
@@ -67,6 +72,9 @@ class Checkpoint {
   void set_entries(std::vector<TensorEntry> entries);
   virtual Tensor read_entry(size_t index) const = 0;
   virtual void release_entry(size_t) const {}
+  // The entry's tensor over mapped data that `owner` holds, or a copy if they are not aligned for its type.
+  static Tensor mapped_tensor(const TensorEntry& entry, const std::byte* data,
+                              std::shared_ptr<const void> owner);
 
   Metadata metadata_;
 
@@ -78,8 +86,9 @@ class Checkpoint {
 };
 
 // Opens a model by what is there, not by what it is called: a Hugging Face directory (model.safetensors, or
-// model.safetensors.index.json with its shards) or a single safetensors file, which takes the config.json and
-// generation_config.json beside it for its own. Throws Error saying what was found and what is supported.
+// model.safetensors.index.json with its shards) or a file of any format in checkpoint_formats.cpp. A single
+// safetensors file takes the config.json and generation_config.json beside it for its own; any file of a
+// split GGUF stands for all of them. Throws Error saying what was found and what is supported.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path);
 
 }  // namespace qkv

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qkv/formats/content.h"
+#include "qkv/formats/gguf.h"
 #include "qkv/formats/hf_directory.h"
 #include "qkv/formats/safetensors.h"
 
@@ -18,7 +19,13 @@ std::unique_ptr<Checkpoint> open_safetensors(const std::string& path) {
   return checkpoint;
 }
 
+template <typename Format>
+std::unique_ptr<Checkpoint> open_as(const std::string& path) {
+  return std::make_unique<Format>(path);
+}
+
 constexpr CheckpointFormat kFormats[] = {
+    {"a .gguf file", ".gguf", looks_like_gguf, open_as<GgufFile>},
     {"a .safetensors file", ".safetensors", looks_like_safetensors, open_safetensors},
 };
 

@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "qkv/core/parallel.h"
 #include "qkv/formats/checkpoint.h"
 #include "qkv/formats/safetensors.h"
 
@@ -48,10 +47,6 @@ std::unique_ptr<const Json> load_config_if_present(const std::string& directory,
 // The weight_map of an index file: tensor name -> shard file name. Throws Error `[huggingface] <where>: ...`
 // for anything that is not that, for a duplicate tensor, and for a shard name that is no plain file name.
 std::map<std::string, std::string> parse_weight_map(std::string_view index, std::string_view where);
-
-// Gives the tensor of an entry, with exactly its dtype and shape. Called once per entry, one at a time, file
-// by file.
-using TensorProvider = FunctionRef<Tensor(const TensorEntry& entry)>;
 
 // Writes model.safetensors, or, when the data pass `max_shard_bytes`, model-00001-of-0000N.safetensors ...
 // and model.safetensors.index.json. Tensors are put into shards in the order given; one that is larger than

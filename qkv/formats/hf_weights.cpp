@@ -10,27 +10,12 @@
 #include "qkv/formats/content.h"
 #include "qkv/formats/hf_directory.h"
 #include "qkv/formats/hf_files.h"
+#include "qkv/formats/tensor_sequence.h"
 
 namespace qkv {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::vector<std::vector<TensorEntry>> split_into_shards(const std::vector<TensorEntry>& entries,
-                                                        uint64_t max_shard_bytes) {
-  std::vector<std::vector<TensorEntry>> shards(1);
-  uint64_t used = 0;
-  for (const auto& entry : entries) {
-    const uint64_t bytes = tensor_bytes(entry.type, entry.shape);
-    if (!shards.back().empty() && (bytes > max_shard_bytes || used > max_shard_bytes - bytes)) {
-      shards.emplace_back();
-      used = 0;
-    }
-    shards.back().push_back(entry);
-    used += bytes;
-  }
-  return shards;
-}
 
 // Weights from before that would contradict or shadow the ones just written.
 void remove_other_weights(const std::string& directory, const std::set<std::string>& written) {
@@ -58,7 +43,7 @@ void write_hf_weights(const std::string& directory, const std::vector<TensorEntr
     if (!names.insert(entry.name).second)
       fail("[huggingface] {}: tensor '{}': expected once, found twice", directory, shown(entry.name));
   }
-  const auto shards = split_into_shards(entries, max_shard_bytes);
+  const auto shards = split_by_bytes(entries, max_shard_bytes);
   std::set<std::string> written;
   std::map<std::string, std::string> file_of;
   uint64_t total = 0;

@@ -12,6 +12,7 @@
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/mapped_file.h"
 #include "qkv/formats/checkpoint.h"
+#include "qkv/formats/tensor_sequence.h"
 
 namespace qkv {
 
@@ -59,7 +60,7 @@ class SafetensorsWriter {
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
   // The order in which write() must be called.
-  const std::vector<TensorEntry>& entries() const { return entries_; }
+  const std::vector<TensorEntry>& entries() const { return sequence_.entries(); }
   // The size that the finished file will have, in bytes.
   uint64_t file_bytes() const { return file_bytes_; }
   // Appends the next tensor. Throws Error if its name, type or shape is not that of the next entry, or if the
@@ -69,10 +70,8 @@ class SafetensorsWriter {
   void finish();
 
  private:
-  std::string path_;
-  std::vector<TensorEntry> entries_;
+  TensorSequence sequence_;
   uint64_t file_bytes_ = 0;
-  size_t next_ = 0;
   AtomicFile file_;
 };
 

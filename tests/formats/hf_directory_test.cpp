@@ -255,7 +255,7 @@ TEST(OpenCheckpoint, SaysWhatWasFoundInstead) {
   for (int i = 0; i < 10; ++i) write_file(dir / fmt::format("model/f{}", i), "");
   EXPECT_THAT(opening("model"), HasSubstr("f6 and 4 more"));
   write_file(dir / "m.gguf", "GGUF\x03");
-  EXPECT_THAT(opening("m.gguf"), HasSubstr("found a GGUF file"));
+  EXPECT_THAT(opening("m.gguf"), HasSubstr("m.gguf: version: expected 4 bytes"));
   write_file(dir / "m.bin", std::string("PK\x03\x04\x00\x00\x08\x08 and more", 17));
   EXPECT_THAT(opening("m.bin"), HasSubstr("found a ZIP archive (a PyTorch checkpoint?)"));
   write_file(dir / "m.txt", "hello");
