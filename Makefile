@@ -4,7 +4,7 @@ PRESET ?= release
 JOBS ?= $(shell nproc)
 STARTED := $(shell date +%s)
 
-.PHONY: help deps build demo test bench fmt lint cross-check clean
+.PHONY: help deps build demo test bench fuzz fmt lint cross-check clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # dependencies before the build, the build before the tests
 
@@ -26,6 +26,10 @@ test: deps build  ## build and run every test
 
 bench: build  ## measure this machine, and the peers that are installed on it
 	@scripts/bench
+
+fuzz:  ## feed damaged files to every reader, SECONDS (60) each
+	@scripts/install-deps --fuzz
+	@scripts/fuzz $(or $(SECONDS),60)
 
 fmt:  ## format every source file in place
 	@scripts/format --fix
