@@ -5,6 +5,7 @@
 
 #include "qkv/core/error.h"
 #include "qkv/core/utf8.h"
+#include "qkv/text/byte_alphabet.h"
 
 namespace qkv {
 namespace {
@@ -47,7 +48,8 @@ BpeModel::BpeModel(const Vocabulary& words, const std::vector<BpeMerge>& merges,
   for (int byte = 0; byte < 256; ++byte) {
     const char text = static_cast<char>(byte);
     byte_ids_[byte] = options_.byte_level ? find_or(words_, std::string_view(&text, 1), -1) : -1;
-    fallback_ids_[byte] = options_.byte_fallback ? find_or(words_, fmt::format("<0x{:02X}>", byte), -1) : -1;
+    fallback_ids_[byte] =
+        options_.byte_fallback ? find_or(words_, byte_token(static_cast<uint8_t>(byte)), -1) : -1;
   }
 }
 

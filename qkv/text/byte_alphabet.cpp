@@ -1,7 +1,10 @@
 // The mapping: printable Latin-1 bytes stand for themselves, the other 68 for U+0100 onwards.
 #include "qkv/text/byte_alphabet.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <charconv>
 #include <numeric>
 
 #include "qkv/core/utf8.h"
@@ -71,6 +74,18 @@ std::optional<std::string> unspell_bytes(std::string_view spelling) {
     out += static_cast<char>(kBytes[*c]);
   }
   return out;
+}
+
+std::string byte_token(uint8_t byte) {
+  return fmt::format("<0x{:02X}>", byte);
+}
+
+std::optional<uint8_t> byte_of_token(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return std::nullopt;
+  uint8_t byte = 0;
+  const auto [stop, code] = std::from_chars(token.data() + 3, token.data() + 5, byte, 16);
+  if (code != std::errc() || stop != token.data() + 5) return std::nullopt;
+  return byte;
 }
 
 }  // namespace qkv

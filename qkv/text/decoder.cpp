@@ -1,45 +1,38 @@
 // The steps, and how their JSON is read.
 #include "qkv/text/decoder.h"
 
-#include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
 #include "qkv/text/byte_alphabet.h"
-#include "qkv/text/regex.h"
+#include "qkv/text/replace.h"
 
 namespace qkv {
 namespace {
 
 constexpr int kMaximumDepth = 16;
 
-void replace_in_place(std::string& text, std::string_view wanted, std::string_view content) {
-  for (size_t at = text.find(wanted); at != std::string::npos; at = text.find(wanted, at + content.size())) {
-    text.replace(at, wanted.size(), content);
-  }
-}
-
-// "<0x0A>" -> "\n"; anything else stays.
-std::string byte_of_fallback(std::string token) {
-  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return token;
-  uint8_t byte = 0;
-  const auto [stop, code] = std::from_chars(token.data() + 3, token.data() + 5, byte, 16);
-  if (code != std::errc() || stop != token.data() + 5) return token;
-  return std::string(1, static_cast<char>(byte));
+// Up to `start` leading and `stop` trailing copies of `content` dropped.
+std::string without_ends(std::string text, std::string_view content, int64_t start, int64_t stop) {
+  std::string_view kept = text;
+  for (int64_t i = 0; i < start && kept.starts_with(content); ++i) kept.remove_prefix(content.size());
+  for (int64_t i = 0; i < stop && kept.ends_with(content); ++i) kept.remove_suffix(content.size());
+  return std::string(kept);
 }
 
 // English spacing around punctuation and contractions, as BERT's decoder repairs it.
 void clean_up_english(std::string& word) {
   static constexpr std::pair<std::string_view, std::string_view> repairs[] = {
-      {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-      {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-  for (const auto& [wanted, content] : repairs) replace_in_place(word, wanted, content);
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [wanted, content] : repairs) word = replace_all(word, wanted, content);
 }
 
 }  // namespace
 
-Decoder::Decoder() : word_separator_(" "), strips_leading_space_(true) {
+Decoder::Decoder() : word_separator_(" ") {
+  join_.strips_leading_space = true;
   steps_.push_back([](std::string token) { return " " + token; });
 }
 
@@ -58,44 +51,59 @@ void Decoder::add(const Json& json, const std::string& where, int depth) {
   } else if (type == "ByteLevel") {
     steps_.push_back([](std::string token) { return unspell_bytes(token).value_or(token); });
   } else if (type == "ByteFallback") {
-    steps_.push_back(&byte_of_fallback);
+    steps_.push_back([](std::string token) {
+      const auto byte = byte_of_token(token);
+      return byte ? std::string(1, static_cast<char>(*byte)) : token;
+    });
   } else if (type == "Fuse") {
-    // Joining is what decoding does anyway.
+    fused_ = true;  // joining is what decoding does anyway
   } else if (type == "Metaspace") {
     const std::string mark = view.string_or("replacement", "▁");
     require(!mark.empty(), "{}: Metaspace: expected a replacement, found an empty string", where);
-    steps_.push_back([mark](std::string token) {
-      replace_in_place(token, mark, " ");
-      return token;
-    });
+    steps_.push_back([mark](std::string token) { return replace_all(token, mark, " "); });
     const std::string scheme =
         view.string_or("prepend_scheme", view.boolean_or("add_prefix_space", true) ? "always" : "never");
-    if (scheme != "never") strips_leading_space_ = true;
+    if (scheme != "never") join_.strips_leading_space = true;
   } else if (type == "Replace") {
     const Json* pattern = view.find("pattern");
     const Json* text =
         pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
-    require(text && text->is_string() && pattern->begin().key() == "String",
-            "{}: Replace: expected a pattern {{\"String\": ...}}", where);
+    const std::string form = text ? pattern->begin().key() : "";
+    require(text && text->is_string() && (form == "Regex" || form == "String"),
+            "{}: Replace: expected a pattern {{\"Regex\": ...}} or {{\"String\": ...}}", where);
     const std::string wanted = text->get<std::string>(), content = view.string("content");
     require(!wanted.empty(), "{}: Replace: expected a pattern, found an empty string", where);
-    steps_.push_back([wanted, content](std::string token) {
-      replace_in_place(token, wanted, content);
-      return token;
-    });
+    if (form == "String") {
+      steps_.push_back([wanted, content](std::string token) { return replace_all(token, wanted, content); });
+    } else {
+      const auto regex = std::make_shared<const Regex>(wanted, where);
+      steps_.push_back([regex, content](std::string token) {
+        Regex::Scratch scratch;
+        return replace_matches(token, *regex, content, scratch);
+      });
+    }
   } else if (type == "Strip") {
-    // In every tokenizer.json that has it, it follows Fuse and drops the space that the normalizer prepended.
-    require(view.string_or("content", " ") == " " && view.integer_or("start", 0) <= 1 &&
-                view.integer_or("stop", 0) == 0,
-            "{}: Strip: expected content \" \", start 0 or 1 and stop 0, found {}", where, dump_json(json));
-    if (view.integer_or("start", 0) == 1) strips_leading_space_ = true;
+    add_strip(view, where);
   } else if (type == "BPEDecoder") {
     const std::string suffix = view.string_or("suffix", "</w>");
     require(!suffix.empty(), "{}: BPEDecoder: expected a suffix, found an empty string", where);
-    steps_.push_back([suffix](std::string token) {
-      replace_in_place(token, suffix, " ");
+    steps_.push_back([suffix](std::string token) { return replace_all(token, suffix, " "); });
+    join_.strips_trailing_space = true;
+  } else if (type == "CTC") {
+    padding_ = view.string_or("pad_token", "<pad>");
+    const std::string delimiter = view.string_or("word_delimiter_token", "|");
+    const bool cleanup = view.boolean_or("cleanup", true);
+    require(!padding_.empty() && !delimiter.empty(),
+            "{}: CTC: expected a pad_token and a word_delimiter_token, found an empty string", where);
+    steps_.push_back([padding = padding_, delimiter, cleanup](std::string token) {
+      token = replace_all(token, padding, "");
+      if (cleanup) {
+        clean_up_english(token);
+        token = replace_all(token, delimiter, " ");
+      }
       return token;
     });
+    join_.collapses_repeats = true;
   } else if (type == "WordPiece") {
     const std::string prefix = view.string_or("prefix", "##");
     const bool cleanup = view.boolean_or("cleanup", true);
@@ -105,14 +113,35 @@ void Decoder::add(const Json& json, const std::string& where, int depth) {
       return token;
     });
     word_separator_ = " ";
-    strips_leading_space_ = true;
+    join_.strips_leading_space = true;
   } else {
     fail(
-        "{}: type: expected Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, BPEDecoder "
-        "or WordPiece, "
-        "found '{}'",
+        "{}: type: expected Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, BPEDecoder, "
+        "CTC or WordPiece, found '{}'",
         where, type);
   }
+}
+
+void Decoder::add_strip(const JsonView& view, const std::string& where) {
+  const std::string content = view.string_or("content", " ");
+  const int64_t start = view.integer_or("start", 0), stop = view.integer_or("stop", 0);
+  require(!content.empty() && start >= 0 && stop >= 0,
+          "{}: Strip: expected a character and counts of it, found {}", where, dump_json(view.json()));
+  if (!fused_) {
+    steps_.push_back([content, start, stop](std::string token) {
+      return without_ends(std::move(token), content, start, stop);
+    });
+    return;
+  }
+  // Of the whole text: the space that the normalizer prepended.
+  require(content == " " && start <= 1 && stop == 0,
+          "{}: Strip: expected content \" \", start 0 or 1 and stop 0 after Fuse, found {}", where,
+          dump_json(view.json()));
+  if (start == 1) join_.strips_leading_space = true;
+}
+
+std::string Decoder::added_piece(std::string_view content) const {
+  return content == padding_ ? std::string() : word_separator_ + std::string(content);
 }
 
 std::string Decoder::piece(std::string_view spelling) const {

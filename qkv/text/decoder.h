@@ -7,31 +7,33 @@
 #include <vector>
 
 #include "qkv/core/json.h"
+#include "qkv/text/join_rules.h"
 
 namespace qkv {
 
-// Every token contributes bytes of its own and a decoded text is their concatenation, but for one thing: the
-// space that an encoder put in front may be dropped (strips_leading_space).
+// Every token contributes bytes of its own and a decoded text is their concatenation, but for the JoinRules.
 class Decoder {
  public:
   // No decoder: tokens are joined by spaces, as Hugging Face does.
   Decoder();
-  // From the JSON of tokenizer.json. `byte_level` says how the vocabulary's words are spelled, for decoders
-  // that leave it open. Throws Error `<where>: decoder: ...`.
+  // From the JSON of tokenizer.json. Throws Error `<where>: decoder: ...`.
   Decoder(const Json& json, const std::string& where);
 
   // What a token of the model's vocabulary adds in the middle of a text.
   std::string piece(std::string_view spelling) const;
   // What an added token adds: its content as it is, but for decoders that set words apart by spaces.
-  std::string added_piece(std::string_view content) const { return word_separator_ + std::string(content); }
-  bool strips_leading_space() const { return strips_leading_space_; }
+  std::string added_piece(std::string_view content) const;
+  const JoinRules& join() const { return join_; }
 
  private:
   using Step = std::function<std::string(std::string)>;
   void add(const Json& json, const std::string& where, int depth);
+  void add_strip(const JsonView& view, const std::string& where);
   std::vector<Step> steps_;
   std::string word_separator_;
-  bool strips_leading_space_ = false;
+  std::string padding_;  // an added token that spells nothing (CTC)
+  JoinRules join_;
+  bool fused_ = false;  // steps that follow see the whole text
 };
 
 }  // namespace qkv

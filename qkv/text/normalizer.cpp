@@ -6,6 +6,10 @@
 
 #include "qkv/core/error.h"
 #include "qkv/core/utf8.h"
+#include "qkv/text/base64.h"
+#include "qkv/text/byte_alphabet.h"
+#include "qkv/text/charsmap.h"
+#include "qkv/text/replace.h"
 #include "qkv/text/unicode.h"
 
 namespace qkv {
@@ -53,35 +57,17 @@ std::string strip(std::string_view text, bool left, bool right) {
   return std::string(text.substr(begin, end - begin));
 }
 
-std::string replace_all(std::string_view text, std::string_view wanted, std::string_view content) {
-  std::string out;
-  size_t done = 0;
-  for (size_t at = text.find(wanted); at != std::string_view::npos; at = text.find(wanted, done)) {
-    out += text.substr(done, at - done);
-    out += content;
-    done = at + wanted.size();
-  }
-  out += text.substr(done);
-  return out;
-}
-
-std::string replace_matches(std::string_view text, const Regex& regex, std::string_view content,
-                            Regex::Scratch& scratch) {
-  std::string out;
-  size_t done = 0, from = 0;
-  while (from <= text.size()) {
-    const auto match = regex.find(text, from, scratch);
-    if (!match) break;
-    out += text.substr(done, match->begin - done);
-    out += content;
-    done = from = match->end;
-    if (match->begin == match->end) {
-      if (from == text.size()) break;
-      next_code_point(text, from);
-    }
-  }
-  out += text.substr(done);
-  return out;
+// SentencePiece's "nmt" rules without NFKC: no control characters, every white space a space.
+std::string normalize_nmt(std::string_view text) {
+  return map_code_points(text, [](std::string& out, char32_t c) {
+    const bool control =
+        (c >= 1 && c <= 8) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+    if (control) return;
+    const bool space = c == 0x09 || c == 0x0A || c == 0x0C || c == 0x0D || c == 0x1680 ||
+                       (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+                       c == 0xFEFF || c == 0xFFFD;
+    append_utf8(out, space ? U' ' : c);
+  });
 }
 
 // Devlin et al. 2018: drop control characters, single spaces, spaces around ideographs, accents, case.
@@ -168,6 +154,17 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
         return replace_matches(input, *regex, content, scratch);
       });
     }
+  } else if (type == "Precompiled") {
+    if (!view.has("precompiled_charsmap")) return;  // no rules
+    const auto blob = decode_base64(view.string("precompiled_charsmap"));
+    require(blob.has_value(), "{}: Precompiled: expected precompiled_charsmap in base64", where);
+    const auto rules = std::make_shared<const Charsmap>(*blob, where);
+    steps_.push_back([rules](std::string_view input, Regex::Scratch&) { return rules->rewrite(input); });
+  } else if (type == "Nmt") {
+    steps_.push_back([](std::string_view input, Regex::Scratch&) { return normalize_nmt(input); });
+  } else if (type == "ByteLevel") {
+    spells_bytes_ = true;
+    steps_.push_back([](std::string_view input, Regex::Scratch&) { return spell_bytes(input); });
   } else if (type == "BertNormalizer") {
     BertRules rules{};
     rules.clean_text = view.boolean_or("clean_text", true);
@@ -177,9 +174,9 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
     steps_.push_back([rules](std::string_view text, Regex::Scratch&) { return normalize_bert(text, rules); });
   } else {
     fail(
-        "{}: type: expected Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, StripAccents "
-        "or "
-        "BertNormalizer, found '{}'",
+        "{}: type: expected Sequence, NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, "
+        "StripAccents, "
+        "Precompiled, Nmt, ByteLevel or BertNormalizer, found '{}'",
         where, type);
   }
 }

@@ -19,6 +19,8 @@ class Normalizer {
   Normalizer(const Json& json, const std::string& where);
 
   bool empty() const { return steps_.empty(); }
+  // True if text becomes its spelling in GPT-2's alphabet, which can hold any bytes.
+  bool spells_bytes() const { return spells_bytes_; }
   // True only if apply(text) is certain to equal text, which callers use to skip a copy.
   bool leaves_unchanged(std::string_view text) const;
   // `text` must be valid UTF-8; so is the result.
@@ -28,6 +30,7 @@ class Normalizer {
   using Step = std::function<std::string(std::string_view, Regex::Scratch&)>;
   void add(const Json& json, const std::string& where, int depth);
   std::vector<Step> steps_;
+  bool spells_bytes_ = false;
   bool only_nfc_ = true;            // no step but NFC
   bool only_unicode_forms_ = true;  // no step that changes ASCII text
 };

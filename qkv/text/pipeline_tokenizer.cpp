@@ -2,6 +2,7 @@
 #include "qkv/text/pipeline_tokenizer.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/atomic_file.h"
@@ -10,6 +11,7 @@
 #include "qkv/text/post_processor.h"
 #include "qkv/text/unicode.h"
 #include "qkv/text/word_cache.h"
+#include "qkv/text/word_level.h"
 
 namespace qkv {
 
@@ -28,7 +30,7 @@ PipelineTokenizer::PipelineTokenizer(TokenizerParts parts, const TokenizerConfig
   parts_.bpe.byte_level = parts_.model == TokenizerParts::Model::bpe && pretokenizer_.byte_level();
   if (const Json decoder = parse_json(parts_.decoder, where); !decoder.is_null())
     decoder_ = Decoder(decoder, where);
-  strips_leading_space_ = decoder_.strips_leading_space();
+  join_ = decoder_.join();
   for (const auto& token : config.added) {
     const auto same = [&](const AddedToken& known) {
       return known.id == token.id || known.content == token.content;
@@ -90,26 +92,67 @@ void PipelineTokenizer::build_entries() {
 }
 
 void PipelineTokenizer::build_model() {
+  using Model = TokenizerParts::Model;
+  switch (parts_.model) {
+    case Model::bpe:
+      unk_ = parts_.bpe.unk;
+      model_ = std::make_unique<BpeModel>(reachable_words(), parts_.merges, parts_.bpe);
+      break;
+    case Model::wordpiece:
+      unk_ = parts_.wordpiece.unk;
+      model_ = std::make_unique<WordPieceModel>(all_words(), parts_.wordpiece);
+      break;
+    case Model::unigram:
+      unk_ = parts_.unigram.unk;
+      model_ = make_unigram();
+      break;
+    case Model::wordlevel:
+      unk_ = token_to_id(parts_.wordlevel_unk_token);
+      model_ = std::make_unique<WordLevelModel>(all_words(), unk_, parts_.where);
+      break;
+  }
+}
+
+Vocabulary PipelineTokenizer::all_words() const {
+  Vocabulary words;
+  words.reserve(parts_.vocabulary.size());
+  for (const auto& [token, id] : parts_.vocabulary) words.emplace(token, id);
+  return words;
+}
+
+// What a word may read like to become a token. The spelling of a control token in a text that is not to be
+// parsed must not become one by another way.
+Vocabulary PipelineTokenizer::reachable_words() const {
   Vocabulary words;
   words.reserve(parts_.vocabulary.size());
   for (const auto& [token, id] : parts_.vocabulary) {
-    // The spelling of a control token in a text that is not to be parsed must not become one by another way.
-    const bool reachable =
-        !entries_[id].special || id == parts_.bpe.unk || parts_.model == TokenizerParts::Model::wordpiece;
-    if (!reachable) continue;
+    if (entries_[id].special && id != parts_.bpe.unk) continue;
     if (!parts_.bpe.byte_level) {
       words.emplace(token, id);
     } else if (auto bytes = unspell_bytes(token)) {
       words.emplace(std::move(*bytes), id);
     }
   }
-  if (parts_.model == TokenizerParts::Model::wordpiece) {
-    model_ = std::make_unique<WordPieceModel>(words, parts_.wordpiece);
-    unk_ = parts_.wordpiece.unk;
-  } else {
-    model_ = std::make_unique<BpeModel>(words, parts_.merges, parts_.bpe);
-    unk_ = parts_.bpe.unk;
+  return words;
+}
+
+std::unique_ptr<WordModel> PipelineTokenizer::make_unigram() const {
+  const UnigramOptions& options = parts_.unigram;
+  std::array<int32_t, 256> byte_ids;
+  byte_ids.fill(-1);
+  std::vector<UnigramModel::Token> tokens;
+  tokens.reserve(parts_.vocabulary.size());
+  double lowest = std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < parts_.vocabulary.size(); ++i) {
+    const auto& [token, id] = parts_.vocabulary[i];
+    lowest = std::min(lowest, options.scores[i]);
+    if (const auto byte = options.byte_fallback ? byte_of_token(token) : std::nullopt) {
+      byte_ids[*byte] = id;
+    } else if (!entries_[id].special && id != options.unk) {
+      tokens.push_back({token, id, options.scores[i]});
+    }
   }
+  return std::make_unique<UnigramModel>(tokens, lowest, options.unk, byte_ids, parts_.where);
 }
 
 void PipelineTokenizer::build_matchers() {
@@ -218,7 +261,11 @@ void PipelineTokenizer::encode_text(std::string_view text, bool parse_special,
     for_each_utf8_run(raw, [&](std::string_view run, bool valid) {
       if (!valid) {
         // Nothing but the vocabulary's bytes can stand for it.
-        model_->encode_word(run, scratch.words, ids);
+        if (normalizer_.spells_bytes()) {
+          model_->encode_word(spell_bytes(run), scratch.words, ids);
+        } else {
+          model_->encode_word(run, scratch.words, ids);
+        }
         at_start = false;
       } else if (normalizer_.leaves_unchanged(run)) {
         normalized_matcher_.split(run, parse_special, encode_part);

@@ -1,6 +1,6 @@
 // The tokenizer that tokenizer.json describes: added tokens cut out, text normalized, cut into words, words
-// split by BPE or WordPiece, ids framed by a post-processor. Everything but SentencePiece becomes one of
-// these.
+// split by BPE, WordPiece, Unigram or a list of words, ids framed by a post-processor. Everything but
+// SentencePiece becomes one of these.
 #pragma once
 
 #include <memory>
@@ -16,6 +16,7 @@
 #include "qkv/text/scratch_pool.h"
 #include "qkv/text/tokenizer.h"
 #include "qkv/text/tokenizer_config.h"
+#include "qkv/text/unigram.h"
 #include "qkv/text/wordpiece.h"
 
 namespace qkv {
@@ -31,11 +32,13 @@ inline constexpr int32_t kMaximumTokenId = (1 << 22) - 1;
 // What a tokenizer is built from. The JSON texts are those of tokenizer.json's keys.
 struct TokenizerParts {
   std::string where;  // names the source in errors
-  enum class Model { bpe, wordpiece } model = Model::bpe;
+  enum class Model { bpe, wordpiece, unigram, wordlevel } model = Model::bpe;
   std::vector<VocabularyEntry> vocabulary;
   std::vector<BpeMerge> merges;  // in the order in which they are written
   BpeOptions bpe;                // byte_level is taken from the pre-tokenizer
   WordPieceOptions wordpiece;
+  UnigramOptions unigram;
+  std::string wordlevel_unk_token = "<unk>";
   std::vector<AddedToken> added;
   std::string normalizer = "null", pre_tokenizer = "null", post_processor = "null", decoder = "null";
   std::string truncation = "null",
@@ -50,6 +53,7 @@ class PipelineTokenizer : public Tokenizer {
 
   std::string_view kind() const override { return model_->kind(); }
   std::optional<std::string> to_json() const override;
+  const TokenizerParts& parts() const { return parts_; }
 
  protected:
   void encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const override;
@@ -60,6 +64,9 @@ class PipelineTokenizer : public Tokenizer {
 
   void build_entries();
   void build_model();
+  Vocabulary all_words() const;
+  Vocabulary reachable_words() const;
+  std::unique_ptr<WordModel> make_unigram() const;
   void build_matchers();
   void set_special_ids(const TokenizerConfig& config);
   void encode_words(std::string_view text, bool at_start, Scratch& scratch, std::vector<int32_t>& ids) const;

@@ -9,6 +9,7 @@
 #include "qkv/text/patterns.h"
 #include "qkv/text/split_behavior.h"
 #include "qkv/text/unicode.h"
+#include "qkv/text/unicode_scripts.h"
 
 namespace qkv {
 namespace {
@@ -182,6 +183,64 @@ class Metaspace : public PretokenizerStep {
   StringSplit words_;
 };
 
+// Pieces of a fixed number of characters; the last may be shorter.
+class FixedLength : public PretokenizerStep {
+ public:
+  explicit FixedLength(int64_t length) : length_(length) {}
+
+  void split(std::string_view piece, bool, Regex::Scratch&, WordSink emit) const override {
+    for (size_t begin = 0; begin < piece.size();) {
+      size_t end = begin;
+      for (int64_t count = 0; count < length_ && end < piece.size(); ++count) next_code_point(piece, end);
+      emit(piece.substr(begin, end - begin));
+      begin = end;
+    }
+  }
+
+ private:
+  int64_t length_;
+};
+
+// Where the script changes. Spaces and characters without a script join what is before them; in front of the
+// first script they are dropped, as Hugging Face's tokenizers does. Japanese is one script.
+class UnicodeScripts : public PretokenizerStep {
+ public:
+  UnicodeScripts() {
+    const auto& names = unicode_script_names();
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (names[i] == "Han") han_ = static_cast<int>(i);
+      if (names[i] == "Hiragana") hiragana_ = static_cast<int>(i);
+      if (names[i] == "Katakana") katakana_ = static_cast<int>(i);
+    }
+  }
+
+  void split(std::string_view piece, bool, Regex::Scratch&, WordSink emit) const override {
+    int last = kAny;
+    size_t begin = piece.size();
+    for (size_t i = 0; i < piece.size();) {
+      const size_t at = i;
+      const int script = script_of(next_code_point(piece, i).value_or(0));
+      if (script == kAny) continue;
+      if (last != script) {
+        if (last != kAny) emit(piece.substr(begin, at - begin));
+        begin = at;
+      }
+      last = script;
+    }
+    if (begin < piece.size()) emit(piece.substr(begin));
+  }
+
+ private:
+  static constexpr int kAny = -1;
+  int script_of(char32_t c) const {
+    constexpr char32_t kProlongedSoundMark = 0x30FC;
+    if (c == ' ') return kAny;
+    const int script = c == kProlongedSoundMark ? han_ : unicode_script(c);
+    return script == hiragana_ || script == katakana_ ? han_ : script;
+  }
+  int han_ = 0, hiragana_ = 0, katakana_ = 0;
+};
+
 // A leading space for every piece that has none.
 class PrefixSpace : public PretokenizerStep {
  public:
@@ -278,6 +337,12 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
     require(!delimiter.empty(), "{}: CharDelimiterSplit: expected a character, found an empty delimiter",
             where);
     steps_.push_back(std::make_unique<StringSplit>(delimiter, SplitBehavior::removed, false));
+  } else if (type == "FixedLength") {
+    const int64_t length = view.integer_or("length", 5);
+    require(length > 0, "{}: FixedLength: expected a length of 1 or more, found {}", where, length);
+    steps_.push_back(std::make_unique<FixedLength>(length));
+  } else if (type == "UnicodeScripts") {
+    steps_.push_back(std::make_unique<UnicodeScripts>());
   } else if (type == "Metaspace") {
     const std::string mark = view.string_or("replacement", "▁");
     require(!mark.empty(), "{}: Metaspace: expected a replacement, found an empty string", where);
@@ -294,7 +359,7 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
   } else {
     fail(
         "{}: type: expected Sequence, ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, "
-        "BertPreTokenizer, CharDelimiterSplit or Metaspace, found '{}'",
+        "BertPreTokenizer, CharDelimiterSplit, FixedLength, UnicodeScripts or Metaspace, found '{}'",
         where, type);
   }
 }

@@ -1,5 +1,5 @@
 // Regular expressions over UTF-8, by PCRE2 with its just-in-time compiler. The dialect is what tokenizer.json
-// files hold, Oniguruma's: \s, \w and \d follow Unicode's properties as there.
+// files hold, Oniguruma's: properties as there, ^ and $ at every line.
 #pragma once
 
 #include <memory>

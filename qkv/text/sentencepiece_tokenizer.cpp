@@ -4,10 +4,10 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
+#include "qkv/text/byte_alphabet.h"
 #include "qkv/text/pipeline_tokenizer.h"
 #include "qkv/text/unicode.h"
 
@@ -27,15 +27,6 @@ std::string with_spaces(std::string_view piece) {
     }
   }
   return out;
-}
-
-// "<0x0A>" -> 10
-std::optional<uint8_t> byte_of(std::string_view piece) {
-  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return std::nullopt;
-  uint8_t byte = 0;
-  const auto [stop, code] = std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16);
-  if (code != std::errc() || stop != piece.data() + 5) return std::nullopt;
-  return byte;
 }
 
 // True if the piece goes on behind a space that follows a word ("of▁the").
@@ -64,7 +55,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
       proto_(parse_sentencepiece_proto(model_, where)),
       prefix_every_part_(config.legacy) {
   processor_ = make_processor(model_, where);
-  strips_leading_space_ = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
+  join_.strips_leading_space = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
   build_entries(config, where);
   set_special_ids(config);
   const auto no_piece = [&](auto&& spans) {
@@ -101,7 +92,7 @@ void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const 
     made.surface = piece.text;
     switch (piece.type) {
       case PieceType::byte: {
-        const auto byte = byte_of(piece.text);
+        const auto byte = byte_of_token(piece.text);
         require(byte.has_value(), "{}: byte piece {}: expected a name like <0x0A>, found '{}'", where, id,
                 piece.text);
         made.bytes = std::string(1, static_cast<char>(*byte));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
@@ -36,13 +37,17 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::s
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
   std::string text;
   bool at_start = true;
+  std::optional<int32_t> previous;
   for (const int32_t id : ids) {
     std::string_view bytes = token_bytes(id);
-    if (bytes.empty() || (skip_special && is_special(id))) continue;
-    if (at_start && strips_leading_space_ && bytes.starts_with(' ')) bytes.remove_prefix(1);
+    if (skip_special && is_special(id)) continue;
+    if (join_.collapses_repeats && std::exchange(previous, id) == id) continue;
+    if (bytes.empty()) continue;
+    if (at_start && join_.strips_leading_space && bytes.starts_with(' ')) bytes.remove_prefix(1);
     at_start = false;
     text += bytes;
   }
+  if (join_.strips_trailing_space && text.ends_with(' ')) text.pop_back();
   return text;
 }
 

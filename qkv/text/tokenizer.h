@@ -11,6 +11,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "qkv/text/join_rules.h"
+
 namespace qkv {
 
 struct EncodeOptions {
@@ -42,9 +44,7 @@ class Tokenizer {
   // What the token adds to a running text, as raw bytes: " the" for "Ġthe" and "▁the", "\n" for "<0x0A>". A
   // special token gives its spelling. Empty outside the vocabulary.
   const std::string& token_bytes(int32_t id) const;
-  // True if a decoded text drops one leading space that its first token spells (SentencePiece's dummy
-  // prefix).
-  bool strips_leading_space() const { return strips_leading_space_; }
+  const JoinRules& join_rules() const { return join_; }
 
   // One more than the largest id, added tokens included.
   int32_t vocab_size() const { return static_cast<int32_t>(entries_.size()); }
@@ -109,7 +109,7 @@ class Tokenizer {
   std::vector<int32_t> stop_;
   std::optional<std::string> chat_template_;
   std::string config_text_;  // tokenizer_config.json as it was read; its other keys survive save()
-  bool strips_leading_space_ = false;
+  JoinRules join_;
 };
 
 // A file or a directory; the kind is found by content. In a directory, the first of tokenizer.json,
@@ -137,6 +137,7 @@ class StreamDecoder {
   bool skip_special_;
   bool at_start_;
   bool starts_at_start_;
+  std::optional<int32_t> previous_;
 };
 
 }  // namespace qkv

@@ -1,6 +1,7 @@
-// Reading and writing Hugging Face's tokenizer.json. The vocabulary and the merges (hundreds of thousands of
+// Reading Hugging Face's tokenizer.json. The vocabulary and the merges (hundreds of thousands of
 // entries) are taken from the parser's events; the rest becomes a small document.
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -12,7 +13,8 @@ namespace {
 
 constexpr size_t kMaximumDepth = 64;
 
-// nlohmann's events into: entries of model.vocab, pairs of model.merges, and a document of everything else.
+// nlohmann's events into: entries of model.vocab (an object of ids, or a list of tokens and scores), pairs of
+// model.merges, and a document of everything else.
 class Events : public nlohmann::json_sax<Json> {
  public:
   explicit Events(const std::string& where) : where_(where) {}
@@ -22,15 +24,19 @@ class Events : public nlohmann::json_sax<Json> {
   bool number_integer(number_integer_t v) override {
     if (region_ == Region::vocabulary)
       out_of_range(std::to_string(v));  // the parser gives negative numbers here
+    if (region_ == Region::scored_token) return score(static_cast<double>(v));
     return value(v);
   }
   bool number_unsigned(number_unsigned_t v) override {
+    if (region_ == Region::scored_token) return score(static_cast<double>(v));
     if (region_ != Region::vocabulary) return value(v);
     if (v > static_cast<uint64_t>(kMaximumTokenId)) out_of_range(std::to_string(v));
     vocabulary.push_back({std::move(key_), static_cast<int32_t>(v)});
     return true;
   }
-  bool number_float(number_float_t v, const string_t&) override { return value(v); }
+  bool number_float(number_float_t v, const string_t&) override {
+    return region_ == Region::scored_token ? score(v) : value(v);
+  }
   bool string(string_t& v) override {
     if (region_ == Region::merges) {
       const size_t space = v.find(' ');
@@ -41,6 +47,10 @@ class Events : public nlohmann::json_sax<Json> {
       return true;
     }
     if (region_ == Region::merge_pair) {
+      pair_.push_back(std::move(v));
+      return true;
+    }
+    if (region_ == Region::scored_token && pair_.empty()) {
       pair_.push_back(std::move(v));
       return true;
     }
@@ -71,9 +81,14 @@ class Events : public nlohmann::json_sax<Json> {
       region_ = Region::merges;
       return true;
     }
-    if (region_ == Region::merges) {
-      region_ = Region::merge_pair;
+    if (region_ == Region::general && in_model("vocab")) {
+      region_ = Region::scored_vocabulary;
+      return true;
+    }
+    if (region_ == Region::merges || region_ == Region::scored_vocabulary) {
+      region_ = region_ == Region::merges ? Region::merge_pair : Region::scored_token;
       pair_.clear();
+      score_.reset();
       return true;
     }
     return open(Json::array());
@@ -84,7 +99,11 @@ class Events : public nlohmann::json_sax<Json> {
               pair_.size());
       merges.emplace_back(std::move(pair_[0]), std::move(pair_[1]));
       region_ = Region::merges;
-    } else if (region_ == Region::merges) {
+    } else if (region_ == Region::scored_token) {
+      if (pair_.empty() || !score_) not_scored("fewer values");
+      scored.emplace_back(std::move(pair_[0]), *score_);
+      region_ = Region::scored_vocabulary;
+    } else if (region_ == Region::merges || region_ == Region::scored_vocabulary) {
       region_ = Region::general;
     } else {
       stack_.pop_back();
@@ -100,20 +119,32 @@ class Events : public nlohmann::json_sax<Json> {
 
   Json document;
   std::vector<VocabularyEntry> vocabulary;
+  std::vector<std::pair<std::string, double>> scored;
   std::vector<std::pair<std::string, std::string>> merges;
 
  private:
-  enum class Region { general, vocabulary, merges, merge_pair };
+  enum class Region { general, vocabulary, scored_vocabulary, scored_token, merges, merge_pair };
 
   bool in_model(std::string_view key) const { return stack_.size() == 2 && model_open_ && key_ == key; }
   [[noreturn]] void out_of_range(const std::string& found) const {
     fail("{}: token '{}': expected an id from 0 to {}, found {}", where_, key_, kMaximumTokenId, found);
+  }
+  [[noreturn]] void not_scored(const std::string& found) const {
+    fail("{}: model: vocab {}: expected [token, score], found {}", where_, scored.size(), found);
+  }
+  bool score(double v) {
+    if (pair_.empty() || score_ || !std::isfinite(v)) not_scored(fmt::format("the number {}", v));
+    score_ = v;
+    return true;
   }
   // Puts a value under the open container and returns it.
   Json* put(Json v) {
     switch (region_) {
       case Region::vocabulary:
         fail("{}: token '{}': expected an integer id, found {}", where_, key_, dump_json(v).substr(0, 80));
+      case Region::scored_vocabulary:
+      case Region::scored_token:
+        not_scored(dump_json(v).substr(0, 80));
       case Region::merges:
       case Region::merge_pair:
         fail("{}: merge {}: expected two tokens, found {}", where_, merges.size(),
@@ -152,6 +183,7 @@ class Events : public nlohmann::json_sax<Json> {
   bool model_open_ = false;
   Region region_ = Region::general;
   std::vector<std::string> pair_;
+  std::optional<double> score_;
 };
 
 std::string text_of(const JsonView& root, const char* key) {
@@ -184,6 +216,63 @@ int32_t unk_id(const Vocabulary& ids, const std::string& token, const std::strin
   return found->second;
 }
 
+void read_bpe(const JsonView& model, const std::vector<std::pair<std::string, std::string>>& merges,
+              const Vocabulary& ids, TokenizerParts& parts) {
+  const double dropout = model.number_or("dropout", 0);
+  require(dropout == 0,
+          "{}: model: dropout: expected null or 0 (encoding at random is not supported), found {}",
+          parts.where, dropout);
+  parts.bpe.byte_fallback = model.boolean_or("byte_fallback", false);
+  parts.bpe.ignore_merges = model.boolean_or("ignore_merges", false);
+  parts.bpe.fuse_unk = model.boolean_or("fuse_unk", false);
+  parts.bpe.continuing_subword_prefix = model.string_or("continuing_subword_prefix", "");
+  parts.bpe.end_of_word_suffix = model.string_or("end_of_word_suffix", "");
+  if (model.has("unk_token")) {
+    const std::string unk = model.string("unk_token");
+    // Some files name an unknown token that only the added tokens have, or none at all.
+    if (ids.contains(unk)) parts.bpe.unk = unk_id(ids, unk, parts.where);
+  }
+  resolve_merges(merges, ids, parts);
+}
+
+void read_wordpiece(const JsonView& model, const Vocabulary& ids, TokenizerParts& parts) {
+  parts.wordpiece.unk = unk_id(ids, model.string_or("unk_token", "[UNK]"), parts.where);
+  parts.wordpiece.continuing_subword_prefix = model.string_or("continuing_subword_prefix", "##");
+  parts.wordpiece.max_input_chars_per_word = model.integer_or("max_input_chars_per_word", 100);
+}
+
+void read_unigram(const JsonView& model, std::vector<std::pair<std::string, double>> scored,
+                  TokenizerParts& parts) {
+  require(!scored.empty(), "{}: model: expected a list 'vocab' of tokens and scores, found none",
+          parts.where);
+  require(scored.size() <= static_cast<size_t>(kMaximumTokenId) + 1,
+          "{}: model: expected at most {} tokens, found {}", parts.where, kMaximumTokenId + 1, scored.size());
+  parts.vocabulary.reserve(scored.size());
+  for (auto& [token, score] : scored) {
+    parts.vocabulary.push_back({std::move(token), static_cast<int32_t>(parts.vocabulary.size())});
+    parts.unigram.scores.push_back(score);
+  }
+  parts.unigram.byte_fallback = model.boolean_or("byte_fallback", false);
+  if (!model.has("unk_id")) return;
+  const int64_t unk = model.integer("unk_id");
+  require(unk >= 0 && unk < static_cast<int64_t>(scored.size()),
+          "{}: model: unk_id: expected 0 to {}, found {}", parts.where, scored.size() - 1, unk);
+  parts.unigram.unk = static_cast<int32_t>(unk);
+}
+
+// Files of 2019 and 2020 leave the type out.
+TokenizerParts::Model model_of(const JsonView& model, bool scored, const std::string& where) {
+  using Model = TokenizerParts::Model;
+  const std::string type = model.string_or("type", model.has("max_input_chars_per_word") ? "WordPiece"
+                                                   : scored                              ? "Unigram"
+                                                                                         : "BPE");
+  if (type == "BPE") return Model::bpe;
+  if (type == "WordPiece") return Model::wordpiece;
+  if (type == "Unigram") return Model::unigram;
+  if (type == "WordLevel") return Model::wordlevel;
+  fail("{}: model: type: expected BPE, WordPiece, Unigram or WordLevel, found '{}'", where, type);
+}
+
 }  // namespace
 
 TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& where) {
@@ -213,106 +302,23 @@ TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& wh
   }
 
   const JsonView model = root.object("model");
-  // Files of 2019 and 2020 leave the type out.
-  const std::string type =
-      model.string_or("type", model.has("max_input_chars_per_word") ? "WordPiece" : "BPE");
-  require(type == "BPE" || type == "WordPiece",
-          "{}: model: type: expected BPE or WordPiece, found '{}'; load its tokenizer.model instead if it "
-          "has one",
-          where, type);
+  parts.model = model_of(model, !events.scored.empty(), where);
+  if (parts.model == TokenizerParts::Model::unigram) {
+    read_unigram(model, std::move(events.scored), parts);
+    return parts;
+  }
   require(!events.vocabulary.empty(), "{}: model: expected an object 'vocab' of tokens and ids, found none",
           where);
   parts.vocabulary = std::move(events.vocabulary);
   Vocabulary ids;
   ids.reserve(parts.vocabulary.size());
   for (const auto& entry : parts.vocabulary) ids.emplace(entry.token, entry.id);
-  if (type == "WordPiece") {
-    parts.model = TokenizerParts::Model::wordpiece;
-    parts.wordpiece.unk = unk_id(ids, model.string_or("unk_token", "[UNK]"), where);
-    parts.wordpiece.continuing_subword_prefix = model.string_or("continuing_subword_prefix", "##");
-    parts.wordpiece.max_input_chars_per_word = model.integer_or("max_input_chars_per_word", 100);
-    return parts;
+  if (parts.model == TokenizerParts::Model::bpe) read_bpe(model, events.merges, ids, parts);
+  if (parts.model == TokenizerParts::Model::wordpiece) read_wordpiece(model, ids, parts);
+  if (parts.model == TokenizerParts::Model::wordlevel) {
+    parts.wordlevel_unk_token = model.string_or("unk_token", "<unk>");
   }
-  parts.bpe.byte_fallback = model.boolean_or("byte_fallback", false);
-  parts.bpe.ignore_merges = model.boolean_or("ignore_merges", false);
-  parts.bpe.fuse_unk = model.boolean_or("fuse_unk", false);
-  parts.bpe.continuing_subword_prefix = model.string_or("continuing_subword_prefix", "");
-  parts.bpe.end_of_word_suffix = model.string_or("end_of_word_suffix", "");
-  if (model.has("unk_token")) {
-    const std::string unk = model.string("unk_token");
-    // Some files name an unknown token that only the added tokens have, or none at all.
-    if (ids.contains(unk)) parts.bpe.unk = unk_id(ids, unk, where);
-  }
-  resolve_merges(events.merges, ids, parts);
   return parts;
-}
-
-std::string write_tokenizer_json(const TokenizerParts& parts) {
-  const auto parsed = [&](const std::string& text) { return parse_json(text, parts.where); };
-  Json root = Json::object();
-  root["version"] = "1.0";
-  root["truncation"] = parsed(parts.truncation);
-  root["padding"] = parsed(parts.padding);
-  auto added = parts.added;
-  std::sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
-  root["added_tokens"] = Json::array();
-  for (const auto& token : added) {
-    root["added_tokens"].push_back({{"id", token.id},
-                                    {"content", token.content},
-                                    {"single_word", token.single_word},
-                                    {"lstrip", token.lstrip},
-                                    {"rstrip", token.rstrip},
-                                    {"normalized", token.normalized},
-                                    {"special", token.special}});
-  }
-  root["normalizer"] = parsed(parts.normalizer);
-  root["pre_tokenizer"] = parsed(parts.pre_tokenizer);
-  root["post_processor"] = parsed(parts.post_processor);
-  root["decoder"] = parsed(parts.decoder);
-
-  auto vocabulary = parts.vocabulary;
-  std::sort(vocabulary.begin(), vocabulary.end(),
-            [](const VocabularyEntry& a, const VocabularyEntry& b) { return a.id < b.id; });
-  std::vector<const std::string*> spelling(vocabulary.empty() ? 0 : vocabulary.back().id + 1, nullptr);
-  for (const auto& entry : vocabulary) spelling[entry.id] = &entry.token;
-  Json list = Json::object();
-  auto& members = static_cast<Json::object_t::Container&>(list.get_ref<Json::object_t&>());
-  members.reserve(vocabulary.size());
-  for (const auto& entry : vocabulary) members.emplace_back(entry.token, entry.id);
-
-  Json model = Json::object();
-  if (parts.model == TokenizerParts::Model::wordpiece) {
-    model["type"] = "WordPiece";
-    model["unk_token"] = *spelling[parts.wordpiece.unk];
-    model["continuing_subword_prefix"] = parts.wordpiece.continuing_subword_prefix;
-    model["max_input_chars_per_word"] = parts.wordpiece.max_input_chars_per_word;
-    model["vocab"] = std::move(list);
-  } else {
-    const auto or_null = [](const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); };
-    model["type"] = "BPE";
-    model["dropout"] = nullptr;
-    model["unk_token"] = parts.bpe.unk ? Json(*spelling[*parts.bpe.unk]) : Json(nullptr);
-    model["continuing_subword_prefix"] = or_null(parts.bpe.continuing_subword_prefix);
-    model["end_of_word_suffix"] = or_null(parts.bpe.end_of_word_suffix);
-    model["fuse_unk"] = parts.bpe.fuse_unk;
-    model["byte_fallback"] = parts.bpe.byte_fallback;
-    model["ignore_merges"] = parts.bpe.ignore_merges;
-    model["vocab"] = std::move(list);
-    // The older form, "a b", is read by every version; it cannot express a token that holds a space.
-    const bool spaces = std::any_of(vocabulary.begin(), vocabulary.end(), [](const VocabularyEntry& entry) {
-      return entry.token.find(' ') != std::string::npos;
-    });
-    Json merges = Json::array();
-    auto& items = merges.get_ref<Json::array_t&>();
-    items.reserve(parts.merges.size());
-    for (const auto& merge : parts.merges) {
-      const std::string &left = *spelling[merge.left], &right = *spelling[merge.right];
-      items.push_back(spaces ? Json::array({left, right}) : Json(left + " " + right));
-    }
-    model["merges"] = std::move(merges);
-  }
-  root["model"] = std::move(model);
-  return dump_json(root, 2) + "\n";
 }
 
 }  // namespace qkv

@@ -128,6 +128,20 @@ bool is_ascii(std::string_view text) {
   return true;
 }
 
+size_t cluster_end(std::string_view text, size_t begin) {
+  size_t end = begin;
+  auto last = static_cast<utf8proc_int32_t>(next_code_point(text, end).value_or(0));
+  utf8proc_int32_t state = 0;
+  while (end < text.size()) {
+    size_t next = end;
+    const auto c = static_cast<utf8proc_int32_t>(next_code_point(text, next).value_or(0));
+    if (utf8proc_grapheme_break_stateful(last, c, &state)) break;
+    last = c;
+    end = next;
+  }
+  return end;
+}
+
 size_t previous_code_point(std::string_view text, size_t position) {
   do {
     --position;

@@ -39,6 +39,9 @@ bool is_ascii(std::string_view text);
 // Where the code point that ends before `position` begins; valid UTF-8, position > 0.
 size_t previous_code_point(std::string_view text, size_t position);
 
+// Where the cluster of characters (UAX #29) that begins at `begin` ends; valid UTF-8.
+size_t cluster_end(std::string_view text, size_t begin);
+
 // The maximal valid (or invalid) runs of any bytes: calls visit(run, valid) in order.
 template <typename Visit>
 void for_each_utf8_run(std::string_view text, Visit&& visit);

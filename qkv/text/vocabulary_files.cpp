@@ -1,6 +1,5 @@
 // Vocabularies that are not a tokenizer.json: GPT-2's pair of files, tiktoken ranks, BERT's list of words.
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +7,7 @@
 #include "qkv/core/error.h"
 #include "qkv/core/log.h"
 #include "qkv/core/utf8.h"
+#include "qkv/text/base64.h"
 #include "qkv/text/byte_alphabet.h"
 #include "qkv/text/patterns.h"
 #include "qkv/text/pipeline_tokenizer.h"
@@ -29,33 +29,6 @@ void for_each_line(std::string_view text, Visit&& visit) {
     if (line.ends_with('\r')) line.remove_suffix(1);
     visit(line, number);
   }
-}
-
-std::optional<std::string> decode_base64(std::string_view text) {
-  static constexpr auto values = [] {
-    std::array<int8_t, 256> table{};
-    for (auto& value : table) value = -1;
-    constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < digits.size(); ++i)
-      table[static_cast<uint8_t>(digits[i])] = static_cast<int8_t>(i);
-    return table;
-  }();
-  if (text.empty() || text.size() % 4 != 0) return std::nullopt;
-  const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
-  std::string out;
-  uint32_t bits = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const int8_t value = i < text.size() - padding ? values[static_cast<uint8_t>(text[i])] : 0;
-    if (value < 0) return std::nullopt;
-    bits = bits << 6 | static_cast<uint32_t>(value);
-    if (i % 4 == 3) {
-      out += static_cast<char>(bits >> 16);
-      out += static_cast<char>(bits >> 8);
-      out += static_cast<char>(bits);
-    }
-  }
-  out.resize(out.size() - padding);
-  return out;
 }
 
 struct RankedToken {

@@ -1,4 +1,4 @@
-// What turns one word into token ids: BPE or WordPiece.
+// What turns one word into token ids: BPE, WordPiece, Unigram or a list of words.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,11 @@ struct WordScratch {
     int32_t left, left_id, right_id;
   };
   std::vector<Candidate> heap;
+  struct Path {  // the best way to cut the text up to a place
+    double score;
+    int32_t begin, token;  // of its last token
+  };
+  std::vector<Path> paths;
   std::string text;
 };
 

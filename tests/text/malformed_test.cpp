@@ -29,7 +29,20 @@ TEST(MalformedTokenizer, SaysWhatIsWrong) {
   expect(error_for("[1]"), "expected an object");
   expect(error_for(R"({"model": {"type": "BPE"}})"), "expected an object 'vocab'");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": []}})"), "expected an object 'vocab'");
-  expect(error_for(R"({"model": {"type": "Unigram", "vocab": [["a", 0.5]]}})"), "found 'Unigram'");
+  expect(error_for(R"({"model": {"type": "Markov", "vocab": {"a": 0}}})"), "found 'Markov'");
+  expect(error_for(R"({"model": {"type": "Unigram", "vocab": [["a", -0.5]]}})"),
+         "'s' is not in the vocabulary");
+  expect(error_for(R"({"model": {"type": "Unigram", "vocab": {"a": 0}}})"), "a list 'vocab'");
+  expect(error_for(R"({"model": {"type": "Unigram", "vocab": [["a"]]}})"),
+         "vocab 0: expected [token, score]");
+  expect(error_for(R"({"model": {"type": "Unigram", "vocab": [["a", 1, 2]]}})"), "found the number 2");
+  expect(error_for(R"({"model": {"type": "Unigram", "vocab": [["a", "b"]]}})"), "vocab 0");
+  expect(error_for(R"({"model": {"type": "Unigram", "vocab": [["a", 1e999]]}})"), "number");
+  expect(error_for(R"({"model": {"type": "Unigram", "vocab": [{}]}})"), "vocab 0");
+  expect(error_for(R"({"model": {"type": "Unigram", "unk_id": 1, "vocab": [["a", 1]]}})"),
+         "unk_id: expected 0 to 0");
+  expect(error_for(R"({"model": {"type": "WordLevel", "vocab": {"a": 0}}})"), "no unknown token");
+  expect(error_for(R"({"model": {"type": "BPE", "dropout": 0.1, "vocab": {"a": 0}}})"), "dropout");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": "0"}}})"),
          "token 'a': expected an integer id");
   expect(error_for(R"({"model": {"type": "BPE", "vocab": {"a": {}}}})"), "token 'a': expected an integer id");
@@ -67,9 +80,22 @@ TEST(MalformedTokenizer, SaysWhatIsWrong) {
          "expected a pattern");
   expect(with("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"String", "x"}}}, {"behavior", "Often"}}),
          "found 'Often'");
-  expect(with("/normalizer", {{"type", "Precompiled"}}), "found 'Precompiled'");
+  expect(with("/normalizer", {{"type", "Magic"}}), "found 'Magic'");
+  const auto precompiled = [&](const char* map) {
+    return with("/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", map}});
+  };
+  expect(precompiled("*"), "in base64");
+  expect(precompiled("AAA="), "found 2 bytes");
+  expect(precompiled("/////wAA"), "expected a trie");
+  expect(precompiled("BAAAAAAAAAAB"), "end with a zero byte");
   expect(with("/normalizer", {{"type", "Replace"}, {"content", "x"}}), "expected a pattern");
-  expect(with("/decoder", {{"type", "CTC"}}), "found 'CTC'");
+  expect(with("/decoder", {{"type", "Magic"}}), "found 'Magic'");
+  expect(with("/decoder", {{"type", "CTC"}, {"pad_token", ""}}), "CTC");
+  expect(with("/decoder",
+              {{"type", "Sequence"},
+               {"decoders", {{{"type", "Fuse"}}, {{"type", "Strip"}, {"content", "x"}, {"start", 2}}}}}),
+         "Strip");
+  expect(with("/pre_tokenizer", {{"type", "FixedLength"}, {"length", 0}}), "found 0");
   expect(with("/decoder/type", 3), "expected a string");
   expect(with("/post_processor", {{"type", "TemplateProcessing"}, {"single", Json::array()}}),
          "expected a Sequence");

@@ -8,54 +8,61 @@ namespace {
 struct Case {
   std::string name;
   std::string tokenizer_json;
+  std::vector<std::string> texts;
   std::vector<test::Ids> ids;
   std::vector<std::string> decoded;
 };
 
-std::vector<std::string> texts() {
-  return load_json(test::golden("text/pipeline_vectors.json"))["texts"].get<std::vector<std::string>>();
+// The base's tokenizer.json with the case's keys replaced (added tokens appended, or replaced by those of the
+// key with an exclamation mark; the model's keys merged).
+std::string patched(const Json& item) {
+  Json root = load_json(test::golden("text/" + item["base"].get<std::string>() + ".json"));
+  for (const auto& [key, value] : item["patch"].items()) {
+    if (key == "model") {
+      root["model"].update(value);
+    } else if (key == "added_tokens") {
+      for (const auto& token : value) root[key].push_back(token);
+    } else if (key == "added_tokens!") {
+      root["added_tokens"] = value;
+    } else {
+      root[key] = value;
+    }
+  }
+  return dump_json(root);
 }
 
-// The base's tokenizer.json with the case's keys replaced (added tokens appended, the model's keys merged).
-std::vector<Case> cases() {
-  std::vector<Case> all;
-  const Json vectors = load_json(test::golden("text/pipeline_vectors.json"));
-  for (const auto& item : vectors["cases"]) {
-    Json root = load_json(test::golden("text/" + item["base"].get<std::string>() + ".json"));
-    for (const auto& [key, value] : item["patch"].items()) {
-      if (key == "model") {
-        root["model"].update(value);
-      } else if (key == "added_tokens") {
-        for (const auto& token : value) root[key].push_back(token);
-      } else {
-        root[key] = value;
+const std::vector<Case>& cases() {
+  static const std::vector<Case> all = [] {
+    std::vector<Case> made;
+    for (const char* file : {"text/pipeline_vectors.json", "text/model_vectors.json"}) {
+      const Json vectors = load_json(test::golden(file));
+      const auto texts = vectors["texts"].get<std::vector<std::string>>();
+      for (const auto& item : vectors["cases"]) {
+        made.push_back({item["name"], patched(item), texts, item["ids"].get<std::vector<test::Ids>>(),
+                        item["decoded"].get<std::vector<std::string>>()});
       }
     }
-    all.push_back({item["name"], dump_json(root), item["ids"].get<std::vector<test::Ids>>(),
-                   item["decoded"].get<std::vector<std::string>>()});
-  }
+    return made;
+  }();
   return all;
 }
 
 TEST(Pipeline, GivesTheReferenceIds) {
-  const auto inputs = texts();
-  const auto all = cases();
-  ASSERT_GE(all.size(), 30u);
-  for (const auto& item : all) {
+  ASSERT_GE(cases().size(), 55u);
+  for (const auto& item : cases()) {
     const auto tokenizer = test::tokenizer_from(item.tokenizer_json);
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      EXPECT_EQ(tokenizer->encode(inputs[i]), item.ids[i]) << item.name << ": '" << inputs[i] << "'";
+    for (size_t i = 0; i < item.texts.size(); ++i) {
+      EXPECT_EQ(tokenizer->encode(item.texts[i]), item.ids[i]) << item.name << ": '" << item.texts[i] << "'";
     }
   }
 }
 
 TEST(Pipeline, GivesTheReferenceTexts) {
-  const auto inputs = texts();
   for (const auto& item : cases()) {
     const auto tokenizer = test::tokenizer_from(item.tokenizer_json);
-    for (size_t i = 0; i < inputs.size(); ++i) {
+    for (size_t i = 0; i < item.texts.size(); ++i) {
       EXPECT_EQ(replace_invalid_utf8(tokenizer->decode(item.ids[i])), item.decoded[i])
-          << item.name << ": '" << inputs[i] << "'";
+          << item.name << ": '" << item.texts[i] << "'";
     }
   }
 }
@@ -74,7 +81,6 @@ TEST(Pipeline, StreamsWhatItDecodes) {
 }
 
 TEST(Pipeline, IsTheSameAfterSavingAndLoading) {
-  const auto inputs = texts();
   for (const auto& item : cases()) {
     const auto tokenizer = test::tokenizer_from(item.tokenizer_json);
     const test::TemporaryDirectory directory;
@@ -85,8 +91,29 @@ TEST(Pipeline, IsTheSameAfterSavingAndLoading) {
     EXPECT_EQ(loaded->bos_id(), tokenizer->bos_id()) << item.name;
     EXPECT_EQ(loaded->eos_id(), tokenizer->eos_id()) << item.name;
     EXPECT_EQ(loaded->unk_id(), tokenizer->unk_id()) << item.name;
-    for (size_t i = 0; i < inputs.size(); ++i) EXPECT_EQ(loaded->encode(inputs[i]), item.ids[i]) << item.name;
+    for (size_t i = 0; i < item.texts.size(); ++i)
+      EXPECT_EQ(loaded->encode(item.texts[i]), item.ids[i]) << item.name;
   }
+}
+
+TEST(Pipeline, ReadsTheSpellingOfAByteAsText) {
+  const auto tokenizer = test::tokenizer_from(
+      R"({"decoder":{"type":"ByteFallback"},"model":{"type":"Unigram","byte_fallback":true,"unk_id":0,
+          "vocab":[["<unk>",0],["<0x0A>",0],["<",-3],["0",-3],["x",-3],["A",-3],[">",-3]]}})");
+  EXPECT_EQ(tokenizer->encode("<0x0A>"), (test::Ids{2, 3, 4, 3, 5, 6}));
+  EXPECT_EQ(tokenizer->encode("x\n"), (test::Ids{4, 1}));
+  EXPECT_EQ(tokenizer->decode(test::Ids{4, 1}), "x\n");
+  EXPECT_EQ(tokenizer->encode("x?"), (test::Ids{4, 0}));
+}
+
+TEST(Pipeline, DropsTheSpaceBehindTheLastWord) {
+  const auto tokenizer = test::tokenizer_from(
+      R"({"pre_tokenizer":{"type":"WhitespaceSplit"},"decoder":{"type":"BPEDecoder","suffix":"</w>"},
+          "model":{"type":"BPE","end_of_word_suffix":"</w>","vocab":{"a":0,"b":1,"a</w>":2,"b</w>":3,"ab</w>":4},
+          "merges":["a b</w>"]}})");
+  EXPECT_EQ(tokenizer->encode("ab a  bb"), (test::Ids{4, 2, 1, 3}));
+  EXPECT_EQ(tokenizer->decode(test::Ids{4, 2, 1, 3}), "ab a bb");
+  EXPECT_EQ(test::streamed(*tokenizer, {4, 2, 1, 3}), "ab a bb");
 }
 
 TEST(Pipeline, LeavesSpecialTokensInUntrustedTextAlone) {

@@ -26,7 +26,7 @@ TEST(StreamDecoder, ReplacesWhatNeverBecomesACharacter) {
 
 TEST(StreamDecoder, DropsTheDummyPrefixAtTheStartOnly) {
   const auto tokenizer = load_tokenizer(test::golden("text/char_bpe.json"));
-  ASSERT_TRUE(tokenizer->strips_leading_space());
+  ASSERT_TRUE(tokenizer->join_rules().strips_leading_space);
   const auto ids = tokenizer->encode("the  the");
   EXPECT_EQ(test::streamed(*tokenizer, ids), "the  the");
   StreamDecoder continuing(*tokenizer, true, true);
