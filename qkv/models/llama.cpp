@@ -1,147 +1,128 @@
-#include "qkv/models/llama.h"
-
+// The Llama line: Llama 1, 2, 3 (Touvron et al., arXiv 2302.13971, 2307.09288; arXiv 2407.21783), Mistral
+// (Jiang et al., arXiv 2310.06825), Qwen 2 and 3 (arXiv 2407.10671, 2505.09388), StableLM 2 (Bellagente et
+// al., arXiv 2402.17834) and OLMo (Groeneveld et al., arXiv 2402.00838): rotary positions, grouped-query
+// attention and SwiGLU under a norm before each; they differ in norms, biases and windows.
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
+#include "qkv/models/families.h"
+#include "qkv/models/hf_config.h"
 
 namespace qkv {
 namespace {
 
-int64_t positive(const JsonView& config, const char* key, int64_t largest = int64_t{1} << 31) {
-  const int64_t value = config.integer(key);
-  require(0 < value && value <= largest, "{}: key '{}': expected 1 to {}, found {}", config.where(), key, largest, value);
-  return value;
-}
-
-AttentionConfig attention_config(const LlamaConfig& config) {
-  AttentionConfig attention;
-  attention.channels = config.channels;
-  attention.n_heads = config.heads;
-  attention.n_kv_heads = config.kv_heads;
-  attention.head_dim = config.head_dim;
-  attention.qkv_bias = attention.out_bias = config.attention_bias;
-  return attention;
-}
-
-}  // namespace
-
-LlamaConfig LlamaConfig::from_hf(const JsonView& config) {
-  LlamaConfig result;
-  result.vocabulary = positive(config, "vocab_size");
-  result.channels = positive(config, "hidden_size");
-  result.hidden = positive(config, "intermediate_size");
-  result.layers = positive(config, "num_hidden_layers", 10000);
-  result.heads = static_cast<int>(positive(config, "num_attention_heads", 65536));
-  result.kv_heads = config.has("num_key_value_heads") ? static_cast<int>(positive(config, "num_key_value_heads", 65536)) : result.heads;
-  require(result.heads % result.kv_heads == 0, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", config.where(),
-          result.heads, result.kv_heads);
-  if (config.has("head_dim")) {
-    result.head_dim = static_cast<int>(positive(config, "head_dim", 65536));
-  } else {
-    require(result.channels % result.heads == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}", config.where(),
-            result.channels, result.heads);
-    result.head_dim = static_cast<int>(result.channels / result.heads);
-  }
-  require(result.head_dim % 2 == 0, "{}: expected an even head dimension for rotary positions, found {}", config.where(), result.head_dim);
-  result.max_positions = config.has("max_position_embeddings") ? positive(config, "max_position_embeddings") : 2048;
-  result.norm_eps = config.number_or("rms_norm_eps", 1e-6);
-  result.attention_bias = config.boolean_or("attention_bias", false);
-  result.mlp_bias = config.boolean_or("mlp_bias", false);
-  result.tied_embeddings = config.boolean_or("tie_word_embeddings", false);
-  result.activation = activation_from_name(config.string_or("hidden_act", "silu"));
-  result.rope.theta = config.number_or("rope_theta", 10000.0);
-  result.rope.head_dim = result.rope.rotary_dim = result.head_dim;
-  result.rope.max_positions = result.max_positions;
-  read_rope_scaling(config, result.rope);
+// What all members share.
+DecoderConfig base_config(const JsonView& config, const char* model_type, const char* hf_class,
+                          const SizeKeys& keys = {}) {
+  DecoderConfig result = read_sizes(config, model_type, hf_class, keys);
+  result.block.mlp.activation = activation_of(config, "hidden_act", "silu");
+  result.info.tied_embeddings = config.boolean_or("tie_word_embeddings", false);
+  result.block.norm.eps = static_cast<float>(config.number_or("rms_norm_eps", 1e-6));
   return result;
 }
 
-struct Llama::Block : public Module {
-  explicit Block(const LlamaConfig& config)
-      : attention_norm(config.channels, static_cast<float>(config.norm_eps)),
-        attention(attention_config(config)),
-        mlp_norm(config.channels, static_cast<float>(config.norm_eps)),
-        mlp(config.channels, config.hidden, config.activation, config.mlp_bias) {}
-
-  // x (T, C) -> (T, C)
-  Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable& rope, size_t layer) const {
-    const auto drop = [&](const Tensor& y, uint64_t site) {
-      return ops::dropout(y, pass.dropout, pass.dropout_seed, pass.dropout_stream + 16 * (layer + 1) + site);
-    };
-    const Tensor mixed = ops::add(x, drop(attention.forward(attention_norm.forward(x), pass, &rope, layer), 0));
-    return ops::add(mixed, drop(mlp.forward(mlp_norm.forward(mixed)), 1));
-  }
-
-  void visit(const std::string& prefix, const ParameterVisitor& visitor) override {
-    attention_norm.visit(prefix + "attn_norm.", visitor);
-    attention.visit(prefix + "attn.", visitor);
-    mlp_norm.visit(prefix + "mlp_norm.", visitor);
-    mlp.visit(prefix + "mlp.", visitor);
-  }
-
-  RmsNorm attention_norm;
-  SelfAttention attention;
-  RmsNorm mlp_norm;
-  GatedMlp mlp;
-};
-
-Llama::Llama(const LlamaConfig& config, const Json& source)
-    : config_(config),
-      source_(std::make_unique<Json>(source)),
-      rope_(config.rope),
-      embedding_(Tensor::placeholder({config.vocabulary, config.channels})),
-      norm_(config.channels, static_cast<float>(config.norm_eps)),
-      head_(config.tied_embeddings ? Tensor() : Tensor::placeholder({config.vocabulary, config.channels})) {
-  for (int64_t i = 0; i < config.layers; ++i) blocks_.push_back(std::make_unique<Block>(config));
-  info_ = {"LlamaForCausalLM", "llama", config.vocabulary, config.channels, config.layers, config.heads,
-           config.kv_heads, config.head_dim, config.hidden, config.max_positions, config.tied_embeddings};
+void set_norm(DecoderConfig& config) {
+  config.final_norm = config.block.norm;
 }
 
-Llama::~Llama() = default;
+DecoderConfig llama_config(const JsonView& config) {
+  DecoderConfig result = base_config(config, "llama", "LlamaForCausalLM");
+  const bool bias = config.boolean_or("attention_bias", false);
+  result.block.attention.qkv_bias = result.block.attention.out_bias = bias;
+  result.block.mlp.bias = config.boolean_or("mlp_bias", false);
+  result.ropes = {read_rope(config, result)};
+  set_norm(result);
+  return result;
+}
 
-Tensor Llama::forward(const std::vector<int32_t>& tokens, const Pass& pass) const {
-  require(static_cast<int64_t>(tokens.size()) == pass.tokens(), "llama: expected {} tokens for this pass, found {}", pass.tokens(),
-          tokens.size());
-  const ops::RopeTable rope = rope_.table(pass.positions);
-  Tensor x = ops::embedding(tokens, embedding_, pass.compute_type);  // (T, C)
-  x = ops::dropout(x, pass.dropout, pass.dropout_seed, pass.dropout_stream);
-  if (pass.checkpoint_activations && gradient_mode()) {
-    const auto kept = std::make_shared<const Pass>(pass);  // backward runs after the caller's Pass is gone
-    for (size_t i = 0; i < blocks_.size(); ++i) {
-      const Block* block = blocks_[i].get();
-      x = checkpoint([=](const std::vector<Tensor>& in) { return block->forward(in[0], *kept, rope, i); }, {x});
-    }
-  } else {
-    for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->forward(x, pass, rope, i);
+// Without the key the class has its own default; null means none.
+int64_t window_of(const JsonView& config, int64_t absent) {
+  return config.json().contains("sliding_window") ? config.integer_or("sliding_window", 0) : absent;
+}
+
+DecoderConfig mistral_config(const JsonView& config) {
+  DecoderConfig result = base_config(config, "mistral", "MistralForCausalLM", {.default_positions = 131072});
+  result.block.attention.window = window_of(config, 4096);
+  result.ropes = {read_rope(config, result)};
+  set_norm(result);
+  return result;
+}
+
+// Qwen's last layers slide, if use_sliding_window says so.
+void set_qwen_windows(const JsonView& config, DecoderConfig& result) {
+  const int64_t window = config.boolean_or("use_sliding_window", false) ? window_of(config, 4096) : 0;
+  if (window == 0) return;
+  const int64_t first = config.integer_or("max_window_layers", 28);
+  result.layers =
+      read_windows(config, result.info.layers, window, [=](int64_t layer) { return layer >= first; });
+}
+
+DecoderConfig qwen2_config(const JsonView& config) {
+  DecoderConfig result = base_config(config, "qwen2", "Qwen2ForCausalLM", {.default_positions = 32768});
+  result.block.attention.qkv_bias = true;
+  set_qwen_windows(config, result);
+  result.ropes = {read_rope(config, result)};
+  set_norm(result);
+  return result;
+}
+
+DecoderConfig qwen3_config(const JsonView& config) {
+  DecoderConfig result =
+      base_config(config, "qwen3", "Qwen3ForCausalLM", {.default_head_dim = 128, .default_positions = 32768});
+  const bool bias = config.boolean_or("attention_bias", false);
+  result.block.attention.qkv_bias = result.block.attention.out_bias = bias;
+  result.block.attention.qk_norm = AttentionConfig::QkNorm::head;
+  result.block.attention.qk_norm_config = result.block.norm;
+  set_qwen_windows(config, result);
+  result.ropes = {read_rope(config, result)};
+  set_norm(result);
+  return result;
+}
+
+DecoderConfig stablelm_config(const JsonView& config) {
+  DecoderConfig result = base_config(config, "stablelm", "StableLmForCausalLM", {.default_positions = 4096});
+  result.block.norm = {.kind = NormConfig::Kind::layer,
+                       .eps = static_cast<float>(config.number_or("layer_norm_eps", 1e-5)),
+                       .bias = true};
+  result.block.parallel = result.block.shared_norm = config.boolean_or("use_parallel_residual", false);
+  result.block.attention.qkv_bias = config.boolean_or("use_qkv_bias", false);
+  if (config.boolean_or("qk_layernorm", false)) {
+    result.block.attention.qk_norm = AttentionConfig::QkNorm::own_head;
+    result.block.attention.qk_norm_config = {.kind = NormConfig::Kind::layer, .eps = result.block.norm.eps};
   }
-  for (size_t s = 0; s < pass.states.size(); ++s) {
-    pass.states[s]->length += pass.sequences.offsets[s + 1] - pass.sequences.offsets[s];
-  }
-  return norm_.forward(x);
+  result.ropes = {read_rope(config, result, 10000, rotary_dim_of(config, result, 0.25))};
+  set_norm(result);
+  return result;
 }
 
-SequenceState Llama::make_state() const {
-  SequenceState state;
-  for (const auto& block : blocks_) state.layers.push_back(block->attention.make_state());
-  return state;
+DecoderConfig olmo_config(const JsonView& config) {
+  DecoderConfig result = base_config(config, "olmo", "OlmoForCausalLM");
+  result.block.norm = {.kind = NormConfig::Kind::layer, .eps = 1e-5f, .weight = false};
+  const bool bias = config.boolean_or("attention_bias", false);
+  result.block.attention.qkv_bias = result.block.attention.out_bias = bias;
+  result.block.attention.clip = static_cast<float>(config.number_or("clip_qkv", 0));
+  result.ropes = {read_rope(config, result)};
+  set_norm(result);
+  return result;
 }
 
-void Llama::visit(const std::string& prefix, const ParameterVisitor& visitor) {
-  visitor(prefix + "embed.weight", embedding_);
-  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->visit(prefix + "blocks." + std::to_string(i) + ".", visitor);
-  norm_.visit(prefix + "norm.", visitor);
-  if (head_.defined()) visitor(prefix + "head.weight", head_);
-}
-
-std::vector<WeightRow> Llama::weight_table() const {
-  const Placement whole, turned = {.rope_head = config_.head_dim};
+// `turned`: GGUF stores queries and keys for rotary positions that turn neighbours.
+std::vector<WeightRow> table(const DecoderConfig& config, bool turned) {
+  const Placement whole, q_and_k = {.rope_head = turned ? config.info.head_dim : 0},
+                         stacked = {.stacked = true};
   return {
       {"embed", "model.embed_tokens", "token_embd"},
       {"blocks.{}.attn_norm", "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
-      {"blocks.{}.attn.q", "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", whole, turned},
-      {"blocks.{}.attn.k", "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", whole, turned},
+      {"blocks.{}.attn.q", "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", whole, q_and_k},
+      {"blocks.{}.attn.k", "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", whole, q_and_k},
       {"blocks.{}.attn.v", "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v"},
       {"blocks.{}.attn.out", "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
+      {"blocks.{}.attn.q_norm", "model.layers.{}.self_attn.q_norm", "blk.{}.attn_q_norm"},
+      {"blocks.{}.attn.k_norm", "model.layers.{}.self_attn.k_norm", "blk.{}.attn_k_norm"},
+      {"blocks.{}.attn.q_norm.{}", "model.layers.{}.self_attn.q_layernorm.norms.{}", "blk.{}.attn_q_norm",
+       whole, stacked},
+      {"blocks.{}.attn.k_norm.{}", "model.layers.{}.self_attn.k_layernorm.norms.{}", "blk.{}.attn_k_norm",
+       whole, stacked},
       {"blocks.{}.mlp_norm", "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
       {"blocks.{}.mlp.gate", "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
       {"blocks.{}.mlp.up", "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
@@ -151,26 +132,25 @@ std::vector<WeightRow> Llama::weight_table() const {
   };
 }
 
-Json Llama::hf_config() const {
-  Json json = *source_;
-  json["architectures"] = {info_.architecture};
-  json["model_type"] = info_.model_type;
-  json["vocab_size"] = config_.vocabulary;
-  json["hidden_size"] = config_.channels;
-  json["intermediate_size"] = config_.hidden;
-  json["num_hidden_layers"] = config_.layers;
-  json["num_attention_heads"] = config_.heads;
-  json["num_key_value_heads"] = config_.kv_heads;
-  json["head_dim"] = config_.head_dim;
-  json["max_position_embeddings"] = config_.max_positions;
-  json["rms_norm_eps"] = config_.norm_eps;
-  json["hidden_act"] = activation_name(config_.activation);
-  json["attention_bias"] = config_.attention_bias;
-  json["mlp_bias"] = config_.mlp_bias;
-  json["tie_word_embeddings"] = config_.tied_embeddings;
-  json["rope_theta"] = config_.rope.theta;
-  json["rope_scaling"] = rope_scaling_json(config_.rope);
-  return json;
+template <DecoderConfig (*read)(const JsonView&), bool turned>
+std::unique_ptr<Model> make(const JsonView& json) {
+  const DecoderConfig config = read(json);
+  return std::make_unique<Decoder>(config, table(config, turned), json.json());
+}
+
+constexpr Architecture kRows[] = {
+    {"llama", "LlamaForCausalLM", "llama", make<llama_config, true>, nullptr, nullptr},
+    {"mistral", "MistralForCausalLM", "llama", make<mistral_config, true>, nullptr, nullptr},
+    {"qwen2", "Qwen2ForCausalLM", "qwen2", make<qwen2_config, false>, nullptr, nullptr},
+    {"qwen3", "Qwen3ForCausalLM", "qwen3", make<qwen3_config, false>, nullptr, nullptr},
+    {"stablelm", "StableLmForCausalLM", "stablelm", make<stablelm_config, false>, nullptr, nullptr},
+    {"olmo", "OlmoForCausalLM", "olmo", make<olmo_config, true>, nullptr, nullptr},
+};
+
+}  // namespace
+
+std::span<const Architecture> llama_architectures() {
+  return kRows;
 }
 
 }  // namespace qkv

@@ -7,7 +7,8 @@ namespace qkv {
 Tensor Model::logits(const Tensor& hidden) const {
   Tensor y = ops::cast(ops::linear(hidden, head()), DType::f32);
   const ops::CrossEntropyOptions options = logit_options();
-  return options.logit_scale == 1 ? y : ops::scale(y, options.logit_scale);
+  if (options.logit_scale != 1) y = ops::scale(y, options.logit_scale);
+  return options.softcap > 0 ? ops::softcap(y, options.softcap) : y;
 }
 
 int64_t Model::parameter_count() {

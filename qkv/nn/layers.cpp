@@ -18,19 +18,6 @@ void Linear::set_weight(std::unique_ptr<Weight> weight) {
   weight_ = std::move(weight);
 }
 
-GatedMlp::GatedMlp(int64_t channels, int64_t hidden, Activation activation, bool bias)
-    : gate_(channels, hidden, bias), up_(channels, hidden, bias), down_(hidden, channels, bias), activation_(activation) {}
-
-Tensor GatedMlp::forward(const Tensor& x) const {
-  return down_.forward(ops::gated(gate_.forward(x), up_.forward(x), activation_));
-}
-
-void GatedMlp::visit(const std::string& prefix, const ParameterVisitor& visitor) {
-  gate_.visit(prefix + "gate.", visitor);
-  up_.visit(prefix + "up.", visitor);
-  down_.visit(prefix + "down.", visitor);
-}
-
 Activation activation_from_name(const std::string& name) {
   if (name == "silu" || name == "swish") return Activation::silu;
   if (name == "gelu") return Activation::gelu_erf;

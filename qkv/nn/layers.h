@@ -1,4 +1,4 @@
-// The small layers every architecture is made of: Linear, norms, the gated feed-forward network.
+// The layer every architecture is made of, and the names of activation functions.
 #pragma once
 
 #include <memory>
@@ -22,29 +22,6 @@ class Linear : public Module {
  private:
   std::unique_ptr<Weight> weight_;
   Tensor bias_;  // (N) or undefined
-};
-
-class RmsNorm : public Module {
- public:
-  RmsNorm(int64_t channels, float eps) : weight_(Tensor::full({channels}, 1.0f)), eps_(eps) {}
-  Tensor forward(const Tensor& x) const { return ops::rms_norm(x, weight_, eps_); }
-  void visit(const std::string& prefix, const ParameterVisitor& visitor) override { visitor(prefix + "weight", weight_); }
-
- private:
-  Tensor weight_;  // (C)
-  float eps_;
-};
-
-// down(f(gate(x)) * up(x)): SwiGLU when f is SiLU.
-class GatedMlp : public Module {
- public:
-  GatedMlp(int64_t channels, int64_t hidden, Activation activation, bool bias);
-  Tensor forward(const Tensor& x) const;  // (T, C) -> (T, C)
-  void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
-
- private:
-  Linear gate_, up_, down_;
-  Activation activation_;
 };
 
 // Hugging Face's names: "silu"/"swish", "gelu", "gelu_new"/"gelu_pytorch_tanh", "quick_gelu", "relu", "relu2". Error otherwise.

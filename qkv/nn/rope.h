@@ -1,6 +1,7 @@
-// Angles of rotary position embedding, with the context extensions: linear interpolation (Chen et al., arXiv 2306.15595),
-// dynamic NTK, YaRN (Peng et al., arXiv 2309.00071) and Llama 3's wavelength-dependent scaling. Frequencies follow the
-// Hugging Face definitions, so checkpoints give the same numbers.
+// Angles of rotary position embedding (Su et al., arXiv 2104.09864), with the context extensions: linear
+// interpolation (Chen et al., arXiv 2306.15595), static and dynamic NTK, YaRN (Peng et al., arXiv
+// 2309.00071), Llama 3's wavelength-dependent scaling and LongRoPE (Ding et al., arXiv 2402.13753).
+// Frequencies follow the Hugging Face definitions, so checkpoints give the same numbers.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,7 @@
 namespace qkv {
 
 struct RopeConfig {
-  enum class Scaling { none, linear, dynamic, yarn, llama3 };
+  enum class Scaling : uint8_t { none, linear, ntk, dynamic, yarn, llama3, longrope };
   double theta = 10000;
   int64_t head_dim = 0;
   int64_t rotary_dim = 0;  // how many of head_dim are rotated
@@ -22,30 +23,38 @@ struct RopeConfig {
   Scaling scaling = Scaling::none;
   double factor = 1;
   int64_t original_max_positions = 0;
-  double attention_factor = 0;  // 0: the method's default
+  double attention_factor = 0;  // multiplies cos and sin; 0: the method's default
+  // YaRN
   double beta_fast = 32, beta_slow = 1;
-  bool truncate = true;  // YaRN: round the correction range to whole dimensions
+  double mscale = 0, mscale_all_dim = 0;  // DeepSeek's: the default attention factor is their ratio
+  bool truncate = true;                   // round the correction range to whole dimensions
+  // Llama 3
   double low_freq_factor = 1, high_freq_factor = 4;
+  // LongRoPE: what each wavelength is multiplied by (rotary_dim / 2), up to and beyond the original positions
+  std::vector<double> short_factors, long_factors;
 };
 
-// Reads "rope_scaling" (and its older spelling "type") of a Hugging Face config into `rope`; Error naming the key if it is
-// of a kind that is not known.
+// Reads "rope_scaling" (and its older spelling "type") of a Hugging Face config into `rope`, whose theta,
+// dimensions and max_positions are set already. Error naming the key if it is of a kind that is not known.
 void read_rope_scaling(const JsonView& config, RopeConfig& rope);
-// The "rope_scaling" value that read_rope_scaling reads back; null without scaling.
-Json rope_scaling_json(const RopeConfig& rope);
+// 0.1 mscale ln(factor) + 1: YaRN's correction of attention's temperature.
+double yarn_mscale(double factor, double mscale);
 
 class Rope {
  public:
   explicit Rope(const RopeConfig& config);
-  // cos and sin for each token's position, f32 (T, rotary_dim / 2).
-  ops::RopeTable table(const std::vector<int32_t>& positions) const;
+  // cos and sin for each token's position, f32 (T, rotary_dim / 2). Where frequencies depend on the length
+  // (dynamic NTK, LongRoPE), it is each sequence's own largest position + 1 in this call.
+  ops::RopeTable table(const std::vector<int32_t>& positions, const ops::PackedSequences& sequences) const;
   const RopeConfig& config() const { return config_; }
+  // The frequencies of a sequence of `length` tokens, in radians per position (rotary_dim / 2).
+  std::vector<float> frequencies(int64_t length) const;
 
  private:
-  std::vector<float> frequencies(double theta) const;  // (rotary_dim / 2)
+  bool depends_on_length() const;
   RopeConfig config_;
-  std::vector<float> inverse_frequencies_;
-  float magnitude_ = 1;  // multiplies cos and sin
+  std::vector<float> frequencies_;  // of a short sequence
+  float magnitude_ = 1;             // multiplies cos and sin
 };
 
 }  // namespace qkv

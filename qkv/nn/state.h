@@ -1,5 +1,5 @@
-// What a sequence remembers between incremental passes. Each mixer defines the memory of its layer; nobody else knows what
-// it holds, only how many bytes it is and how to shorten it.
+// What a sequence remembers between incremental passes. Each mixer defines the memory of its layer; nobody
+// else knows what it holds, only how many bytes it is and how to shorten it.
 #pragma once
 
 #include <cstdint>
@@ -18,22 +18,33 @@ class LayerState {
   virtual void truncate(int64_t length) = 0;
 };
 
-// Keys and values of one attention layer: contiguous, growing by doubling. Bytes: 2 x kv_heads x head_dim x element bytes
-// per token of capacity.
+// Keys and values of one attention layer, contiguous. With a window only what later tokens can still see is
+// kept: the buffer holds up to two windows, so that the older one is dropped by one move per window of
+// tokens. Without, it grows by doubling. Bytes: (k_width + v_width) x element bytes per token of capacity.
 class KvState : public LayerState {
  public:
-  KvState(int64_t k_width, int64_t v_width) : k_width_(k_width), v_width_(v_width) {}
+  KvState(int64_t k_width, int64_t v_width, int64_t window = 0)
+      : k_width_(k_width), v_width_(v_width), window_(window) {}
   // Appends rows k (n, k_width), v (n, v_width).
   void append(const Tensor& k, const Tensor& v);
-  int64_t length() const { return length_; }
-  Tensor keys() const { return k_.row_view(0, length_); }    // (length, k_width)
-  Tensor values() const { return v_.row_view(0, length_); }  // (length, v_width)
+  int64_t length() const { return length_; }  // tokens seen
+  Tensor keys() const {
+    return k_.row_view(begin_, begin_ + held());
+  }  // of the newest tokens, (held, k_width)
+  Tensor values() const { return v_.row_view(begin_, begin_ + held()); }  // (held, v_width)
+  // Gives back what a long append took beyond the window. Call after attending.
+  void trim();
   uint64_t bytes() const override;
   void truncate(int64_t length) override;
 
  private:
-  int64_t k_width_, v_width_, length_ = 0;
-  Tensor k_, v_;  // (capacity, width)
+  int64_t held() const { return length_ - first_; }
+  void reallocate(int64_t capacity, DType type);
+  int64_t k_width_, v_width_, window_;
+  int64_t length_ = 0;  // tokens seen
+  int64_t first_ = 0;   // the oldest token held
+  int64_t begin_ = 0;   // its row
+  Tensor k_, v_;        // (capacity, width)
 };
 
 // All layers of one sequence.

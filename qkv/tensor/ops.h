@@ -30,13 +30,19 @@ Tensor activation(const Tensor& x, Activation kind);
 Tensor gated(const Tensor& gate, const Tensor& up, Activation kind);
 // Keeps each element with probability 1 - p and divides by it. The mask is a function of (seed, stream, element index).
 Tensor dropout(const Tensor& x, float p, uint64_t seed, uint64_t stream);
+// Limits every element to [-limit, limit]; the gradient passes where nothing was cut.
+Tensor clamp(const Tensor& x, float limit);
+// cap * tanh(x / cap): Gemma 2, arXiv 2408.00118.
+Tensor softcap(const Tensor& x, float cap);
 // To another floating dtype.
 Tensor cast(const Tensor& x, DType type);
 
 // ---- norms (ops/norm.cpp); outputs are recomputed, not kept, for backward ----
 
-Tensor rms_norm(const Tensor& x, const Tensor& w, float eps);  // w (C) or undefined
-Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& bias, float eps);  // w, bias (C) or undefined
+// w, bias: (C), undefined, or (G, C): row r of x then takes row r % G of them (heads with gains of their own).
+// x / rms(x) * (w + gain_offset).
+Tensor rms_norm(const Tensor& x, const Tensor& w, float eps, float gain_offset = 0);
+Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& bias, float eps);
 
 // ---- position (ops/rope.cpp) ----
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "qkv/engine/engine.h"
-#include "qkv/models/llama.h"
+#include "qkv/models/registry.h"
 #include "qkv/models/weights.h"
 
 namespace qkv::test {
@@ -42,19 +42,16 @@ inline std::vector<int32_t> bytes(std::string_view text) {
 }
 
 // Weights large enough that different contexts give different tokens.
-inline std::unique_ptr<Llama> small_llama(uint64_t seed = 7) {
-  LlamaConfig config;
-  config.vocabulary = 257;
-  config.channels = 32;
-  config.hidden = 64;
-  config.layers = 2;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 8;
-  config.max_positions = 96;
-  config.rope.head_dim = config.rope.rotary_dim = 8;
-  config.rope.max_positions = 96;
-  auto model = std::make_unique<Llama>(config, Json::object());
+inline std::unique_ptr<Model> small_llama(uint64_t seed = 7) {
+  auto model = make_model({{"model_type", "llama"},
+                           {"vocab_size", 257},
+                           {"hidden_size", 32},
+                           {"intermediate_size", 64},
+                           {"num_hidden_layers", 2},
+                           {"num_attention_heads", 4},
+                           {"num_key_value_heads", 2},
+                           {"max_position_embeddings", 96}},
+                          "small llama");
   initialize_weights(*model, seed, 0.4f);
   return model;
 }

@@ -36,6 +36,10 @@ void add_elementwise(std::vector<OpCase>& cases) {
                      [](const Values& v) { return reference::map<double>([](double a, double b) { return a * b; }, v[0], v[1]); }});
     cases.push_back({"scale" + size, {{shape}}, [](const Inputs& in) { return ops::scale(in[0], -0.75f); },
                      [](const Values& v) { return reference::map<double>([](double a) { return -0.75 * a; }, v[0]); }});
+    cases.push_back({"clamp" + size, {{shape}}, [](const Inputs& in) { return ops::clamp(in[0], 0.8f); },
+                     [](const Values& v) { return reference::map<double>([](double a) { return std::clamp(a, -double{0.8f}, double{0.8f}); }, v[0]); }});
+    cases.push_back({"softcap" + size, {{shape, true, 3}}, [](const Inputs& in) { return ops::softcap(in[0], 2); },
+                     [](const Values& v) { return reference::map<double>([](double a) { return 2 * std::tanh(a / 2); }, v[0]); }});
     cases.push_back({"dropout" + size, {{shape}}, [](const Inputs& in) { return ops::dropout(in[0], 0.4f, 5, 6); },
                      [](const Values& v) {
                        Doubles y = v[0];

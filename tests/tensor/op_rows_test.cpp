@@ -24,6 +24,32 @@ void add_norms(std::vector<OpCase>& cases) {
     cases.push_back({"layer_norm_no_bias_" + size, {{x}, {{cols}, false}},
                      [](const Inputs& in) { return ops::layer_norm(in[0], in[1], {}, 1e-5f); },
                      [=](const Values& v) { return reference::layer_norm(v[0], v[1], {}, rows, cols, 1e-5); }, 1e-5});
+    // Gains minus one, and rows that take two rows of gains in turn.
+    cases.push_back({"rms_norm_offset_" + size, {{x}, {{cols}, false}}, [](const Inputs& in) { return ops::rms_norm(in[0], in[1], 1e-5f, 1); },
+                     [=](const Values& v) {
+                       Doubles gain = v[1];
+                       for (double& g : gain) g += 1;
+                       return reference::rms_norm(v[0], gain, rows, cols, 1e-5);
+                     }});
+    const Shape doubled{2 * rows, cols};
+    const auto in_turn = [=](const Values& v, const auto& norm) {
+      Doubles y;
+      for (int64_t r = 0; r < 2 * rows; ++r) {
+        const auto row = [=](const Doubles& a, int64_t i) { return Doubles(a.begin() + i * cols, a.begin() + (i + 1) * cols); };
+        const Doubles part = norm(row(v[0], r), row(v[1], r % 2), v.size() > 2 ? row(v[2], r % 2) : Doubles());
+        y.insert(y.end(), part.begin(), part.end());
+      }
+      return y;
+    };
+    cases.push_back({"rms_norm_in_turn_" + size, {{doubled}, {{2, cols}, false}}, [](const Inputs& in) { return ops::rms_norm(in[0], in[1], 1e-5f); },
+                     [=](const Values& v) {
+                       return in_turn(v, [=](const Doubles& a, const Doubles& w, const Doubles&) { return reference::rms_norm(a, w, 1, cols, 1e-5); });
+                     }});
+    cases.push_back({"layer_norm_in_turn_" + size, {{doubled}, {{2, cols}, false}, {{2, cols}, false}},
+                     [](const Inputs& in) { return ops::layer_norm(in[0], in[1], in[2], 1e-5f); },
+                     [=](const Values& v) {
+                       return in_turn(v, [=](const Doubles& a, const Doubles& w, const Doubles& b) { return reference::layer_norm(a, w, b, 1, cols, 1e-5); });
+                     }, 1e-5});
     cases.push_back({"softmax_" + size, {{x, true, 2}}, [](const Inputs& in) { return ops::softmax(in[0]); },
                      [=](const Values& v) { return reference::softmax(v[0], rows, cols); }});
     cases.push_back({"log_softmax_" + size, {{x, true, 2}}, [](const Inputs& in) { return ops::log_softmax(in[0]); },

@@ -167,7 +167,8 @@ TEST_P(LlamaReference, ThreeAdamWSteps) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, LlamaReference,
                          testing::Values("llama", "llama_bf16", "llama_f16", "llama_mha_tied_bias", "llama_rope_linear",
-                                         "llama_rope_llama3", "llama_rope_yarn", "llama_sharded"),
+                                         "llama_rope_llama3", "llama_rope_yarn", "llama_sharded", "mistral_swa", "qwen2",
+                                         "qwen3", "stablelm", "olmo"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -1,4 +1,6 @@
 // Elementwise ops.
+#include <cmath>
+
 #include "qkv/tensor/ops/detail.h"
 
 namespace qkv::ops {
@@ -132,6 +134,61 @@ Tensor dropout(const Tensor& x, float p, uint64_t seed, uint64_t stream) {
   Tensor y = masked(x);
   record("dropout", {x}, {&y}, [&] {
     return [=](const std::vector<Tensor>& grads, GradientSink& sink) { sink.add(0, masked(grads[0])); };
+  });
+  return y;
+}
+
+Tensor clamp(const Tensor& x, float limit) {
+  require(limit > 0, "clamp: expected a limit above 0, found {}", limit);
+  Tensor y = Tensor::empty(x.shape(), x.dtype());
+  over_elements(y, "clamp", [&](auto* t, const auto&, int64_t i, int64_t n) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    const T* in = at(x, t, i);
+    T* out = at(y, t, i);
+    for (int64_t j = 0; j < n; ++j) out[j] = from_float<T>(std::clamp(to_float(in[j]), -limit, limit));
+  });
+  record("clamp", {x}, {&y}, [&] {
+    const Saved saved(x);
+    return [=](const std::vector<Tensor>& grads, GradientSink& sink) {
+      const Tensor kept = saved.take();
+      Tensor dx = Tensor::empty(kept.shape(), kept.dtype());
+      over_elements(dx, "clamp", [&](auto* t, const auto&, int64_t i, int64_t n) {
+        using T = std::remove_pointer_t<decltype(t)>;
+        const T* in = at(kept, t, i);
+        const T* dy = at(grads[0], t, i);
+        T* out = at(dx, t, i);
+        for (int64_t j = 0; j < n; ++j) out[j] = std::abs(to_float(in[j])) <= limit ? dy[j] : from_float<T>(0);
+      });
+      sink.add(0, dx);
+    };
+  });
+  return y;
+}
+
+Tensor softcap(const Tensor& x, float cap) {
+  require(cap > 0, "softcap: expected a cap above 0, found {}", cap);
+  Tensor y = Tensor::empty(x.shape(), x.dtype());
+  over_elements(y, "softcap", [&](auto* t, const auto&, int64_t i, int64_t n) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    const T* in = at(x, t, i);
+    T* out = at(y, t, i);
+    for (int64_t j = 0; j < n; ++j) out[j] = from_float<T>(cap * std::tanh(to_float(in[j]) / cap));
+  });
+  record("softcap", {x}, {&y}, [&] {
+    return [kept = y.detach(), cap](const std::vector<Tensor>& grads, GradientSink& sink) {
+      Tensor dx = Tensor::empty(kept.shape(), kept.dtype());
+      over_elements(dx, "softcap", [&](auto* t, const auto&, int64_t i, int64_t n) {
+        using T = std::remove_pointer_t<decltype(t)>;
+        const T* out = at(kept, t, i);
+        const T* dy = at(grads[0], t, i);
+        T* in = at(dx, t, i);
+        for (int64_t j = 0; j < n; ++j) {
+          const float u = to_float(out[j]) / cap;
+          in[j] = from_float<T>(to_float(dy[j]) * (1 - u * u));
+        }
+      });
+      sink.add(0, dx);
+    };
   });
   return y;
 }

@@ -1,0 +1,67 @@
+// The one transformer decoder (and, without causality, encoder) that all attention families are rows of: what
+// distinguishes a family is its DecoderConfig, read from config.json, and its weight table.
+#pragma once
+
+#include <optional>
+
+#include "qkv/models/decoder_block.h"
+#include "qkv/models/model.h"
+#include "qkv/nn/rope.h"
+
+namespace qkv {
+
+// What a layer has of its own.
+struct LayerVariant {
+  int64_t window = 0;  // of its attention, 0: all
+  int rope = 0;        // which of DecoderConfig::ropes turns its heads; -1: none
+};
+
+struct DecoderConfig {
+  ModelInfo info;
+  BlockConfig block;
+  std::vector<LayerVariant> layers;  // one per layer, or empty: all alike
+  std::vector<RopeConfig> ropes;     // empty: positions do not turn heads
+  // Learned positions: a table of max_positions + position_offset rows, of which position p takes row
+  // p + position_offset.
+  bool learned_positions = false;
+  int64_t position_offset = 0;
+  float embedding_scale = 1;
+  std::optional<NormConfig> embedding_norm;
+  std::optional<NormConfig> final_norm;
+  // Width of the embedding and of what the head reads, where it differs from the channels; 0: the same.
+  int64_t embedding_width = 0;
+  float logit_scale = 1, logit_softcap = 0;
+};
+
+class Decoder : public Model {
+ public:
+  // `source` is the config.json it came from.
+  Decoder(const DecoderConfig& config, std::vector<WeightRow> table, const Json& source);
+
+  const ModelInfo& info() const override { return config_.info; }
+  Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const override;
+  const Tensor& head() const override { return head_.defined() ? head_ : embedding_; }
+  ops::CrossEntropyOptions logit_options() const override;
+  SequenceState make_state() const override;
+  std::vector<WeightRow> weight_table() const override { return table_; }
+  Json hf_config() const override;
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  const DecoderConfig& config() const { return config_; }
+
+ private:
+  Tensor embed(const std::vector<int32_t>& tokens, const Pass& pass) const;
+
+  DecoderConfig config_;
+  std::vector<WeightRow> table_;
+  std::unique_ptr<Json> source_;
+  std::vector<Rope> ropes_;
+  Tensor embedding_;  // (V, E)
+  Tensor positions_;  // (rows, C) or undefined
+  std::optional<Norm> embedding_norm_;
+  std::optional<Linear> project_in_, project_out_;  // E <-> C where they differ
+  std::vector<std::unique_ptr<DecoderBlock>> blocks_;
+  std::optional<Norm> norm_;
+  Tensor head_;  // (V, E); undefined where tied
+};
+
+}  // namespace qkv

@@ -1,0 +1,55 @@
+#include "qkv/models/decoder_block.h"
+
+namespace qkv {
+namespace {
+
+Tensor normed(const std::optional<Norm>& norm, const Tensor& x) {
+  return norm ? norm->forward(x) : x;
+}
+
+}  // namespace
+
+DecoderBlock::DecoderBlock(const BlockConfig& config)
+    : parallel_(config.parallel),
+      residual_norms_(config.norms == BlockConfig::Norms::residual),
+      mixer_(std::make_unique<SelfAttention>(config.attention)),
+      feed_forward_(std::make_unique<Mlp>(config.mlp)) {
+  const int64_t channels = config.attention.channels;
+  if (config.norms == BlockConfig::Norms::before || config.norms == BlockConfig::Norms::around) {
+    attention_norm_.emplace(config.norm, channels);
+    if (!(config.parallel && config.shared_norm)) mlp_norm_.emplace(config.norm, channels);
+  }
+  if (config.norms != BlockConfig::Norms::before) {
+    attention_post_norm_.emplace(config.norm, channels);
+    mlp_post_norm_.emplace(config.norm, channels);
+  }
+}
+
+Tensor DecoderBlock::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope,
+                             size_t layer) const {
+  const auto drop = [&](const Tensor& y, uint64_t site) {
+    return ops::dropout(y, pass.dropout, pass.dropout_seed, pass.dropout_stream + 16 * (layer + 1) + site);
+  };
+  const Tensor input = normed(attention_norm_, x);
+  Tensor mixed = mixer_->forward(input, pass, rope, layer);
+  if (!residual_norms_) mixed = normed(attention_post_norm_, mixed);
+  Tensor h = ops::add(x, drop(mixed, 0));
+  if (residual_norms_) h = normed(attention_post_norm_, h);
+
+  Tensor fed = parallel_ ? feed_forward_->forward(mlp_norm_ ? mlp_norm_->forward(x) : input, pass)
+                         : feed_forward_->forward(normed(mlp_norm_, h), pass);
+  if (!residual_norms_) fed = normed(mlp_post_norm_, fed);
+  h = ops::add(h, drop(fed, 1));
+  return residual_norms_ ? normed(mlp_post_norm_, h) : h;
+}
+
+void DecoderBlock::visit(const std::string& prefix, const ParameterVisitor& visitor) {
+  if (attention_norm_) attention_norm_->visit(prefix + "attn_norm.", visitor);
+  mixer_->visit(prefix + "attn.", visitor);
+  if (attention_post_norm_) attention_post_norm_->visit(prefix + "attn_post_norm.", visitor);
+  if (mlp_norm_) mlp_norm_->visit(prefix + "mlp_norm.", visitor);
+  feed_forward_->visit(prefix + "mlp.", visitor);
+  if (mlp_post_norm_) mlp_post_norm_->visit(prefix + "mlp_post_norm.", visitor);
+}
+
+}  // namespace qkv

@@ -1,0 +1,46 @@
+// One transformer block: attention and a feed-forward network around a residual stream, with everything that
+// families vary about where norms stand and what runs beside what.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "qkv/nn/attention.h"
+#include "qkv/nn/feed_forward.h"
+#include "qkv/nn/norm.h"
+
+namespace qkv {
+
+struct BlockConfig {
+  enum class Norms : uint8_t {
+    before,    // x + f(norm(x)): GPT-2 and most since
+    after,     // x + norm(f(x)): OLMo 2
+    around,    // x + norm(f(norm(x))): Gemma 2
+    residual,  // norm(x + f(x)): the original transformer, BERT, OPT 350M
+  };
+  Norms norms = Norms::before;
+  NormConfig norm;
+  // Attention and feed-forward network both read the block's input: x + attention(norm(x)) + mlp(norm(x)).
+  bool parallel = false;
+  bool shared_norm = false;  // parallel: one norm feeds both
+  AttentionConfig attention;
+  MlpConfig mlp;
+};
+
+class DecoderBlock : public Module {
+ public:
+  explicit DecoderBlock(const BlockConfig& config);
+  // x (T, C) -> (T, C). `layer`: this block's place in the model and in each sequence's state.
+  Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const;
+  std::unique_ptr<LayerState> make_state() const { return mixer_->make_state(); }
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+
+ private:
+  bool parallel_;
+  bool residual_norms_;
+  std::optional<Norm> attention_norm_, attention_post_norm_, mlp_norm_, mlp_post_norm_;
+  std::unique_ptr<Mixer> mixer_;
+  std::unique_ptr<FeedForward> feed_forward_;
+};
+
+}  // namespace qkv

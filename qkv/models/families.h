@@ -1,0 +1,13 @@
+// The rows of every family of architectures, each defined in the family's own file. An architecture joins
+// the program by a row in one of them, a new family by a line here and one in registry.cpp.
+#pragma once
+
+#include <span>
+
+#include "qkv/models/architecture.h"
+
+namespace qkv {
+
+std::span<const Architecture> llama_architectures();  // llama.cpp
+
+}  // namespace qkv
