@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "qkv/kernels/scalar_types.h"
+#include "qkv/kernels/ssm_kernels.h"
 
 namespace qkv {
 
@@ -134,6 +135,8 @@ struct TypedKernels {
   // Bytes of scratch for one thread. Forward needs attention_scratch_bytes(spec, 0) for any range, backward
   // attention_scratch_bytes(spec, rows) with rows >= (head_end - head_begin) * (q_end - q_begin).
   size_t (*attention_scratch_bytes)(const AttentionSpec& spec, int64_t rows);
+
+  SsmKernels<T> ssm;
 };
 
 struct Kernels {

@@ -68,6 +68,36 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Packed
 // n_q rows are the queries' own. Row strides in elements. Writes out (n_q, n_heads * v_dim).
 void attend_cached(const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out, const AttentionSpec& spec);
 
+// ---- state spaces (ops/conv1d.cpp, ops/scan.cpp) ----
+//
+// These mix along the tokens of each sequence and never across two. With `states` (off the tape), one f32 tensor per
+// sequence, a sequence goes on from its state and leaves the new one there; without, each starts from zeros.
+
+// Causal depthwise convolution: y[t, c] = f(bias[c] + sum over k of w[c, k] x[t - K + 1 + k, c]) with f SiLU or the identity;
+// x (T, C), w (C, K), bias (C) or undefined. States (K - 1, C): the last inputs. The output is recomputed, not kept.
+Tensor causal_conv1d(const Tensor& x, const Tensor& w, const Tensor& bias, const PackedSequences& sequences, bool silu,
+                     const std::vector<Tensor>& states = {});
+
+struct ScanInputs {
+  Tensor u, delta;    // (T, D)
+  Tensor a;           // (D, N), negative: rates of decay
+  Tensor b, c;        // (T, groups * N); channel d uses group d / (D / groups)
+  Tensor skip;        // (D) or undefined
+  Tensor z;           // (T, D) or undefined: gate
+  Tensor delta_bias;  // (D) or undefined
+};
+struct ScanOptions {
+  int64_t groups = 1;
+  bool softplus = true;  // of delta + delta_bias
+};
+// Selective scan (Mamba: Gu & Dao, arXiv 2312.00752): with d = softplus(delta + delta_bias), h[t] = exp(d[t] a) h[t - 1] +
+// d[t] b[t] u[t] per channel and y[t] = (c[t] . h[t] + skip u[t]) silu(z[t]), (T, D). States (N, D). Backward keeps the state
+// of every 64th token and makes those between again.
+Tensor selective_scan(const ScanInputs& in, const PackedSequences& sequences, const ScanOptions& options = {},
+                      const std::vector<Tensor>& states = {});
+// -exp(a_log), f32: Mamba's rates from their trained logarithm.
+Tensor decay_rates(const Tensor& a_log);
+
 // ---- vocabulary (ops/embedding.cpp, ops/cross_entropy.cpp) ----
 
 // (T, C) = rows `ids` of table (V, C). Error naming the id and V if one is out of range.

@@ -21,12 +21,14 @@ namespace {
 //
 #include "qkv/kernels/bodies/attention_forward.inl"
 #include "qkv/kernels/bodies/attention_backward.inl"
+#include "qkv/kernels/bodies/causal_conv.inl"
 #include "qkv/kernels/bodies/convert.inl"
 #include "qkv/kernels/bodies/elementwise.inl"
 #include "qkv/kernels/bodies/loss.inl"
 #include "qkv/kernels/bodies/norm.inl"
 #include "qkv/kernels/bodies/optimizer.inl"
 #include "qkv/kernels/bodies/rope.inl"
+#include "qkv/kernels/bodies/scan.inl"
 #include "qkv/kernels/bodies/softmax.inl"
 
 template <typename T>
@@ -55,6 +57,11 @@ TypedKernels<T> make_typed() {
   table.attention_forward = attention_forward<T>;
   table.attention_backward = attention_backward<T>;
   table.attention_scratch_bytes = attention_scratch_bytes;
+  table.ssm.causal_conv = causal_conv<T>;
+  table.ssm.causal_conv_backward = causal_conv_backward<T>;
+  table.ssm.scan_forward = scan_forward<T>;
+  table.ssm.scan_backward = scan_backward<T>;
+  table.ssm.scan_scratch_bytes = scan_scratch_bytes;
   return table;
 }
 

@@ -1,31 +1,7 @@
 // Scores of one attention tile: which keys each row sees, softcap and ALiBi, and the exponential. Scores are
 // kept in base 2: queries are packed times scale * log2(e), so that e^score is one exp2.
 
-constexpr float kLog2E = 1.44269504088896341f;
-constexpr float kLn2 = 0.69314718055994531f;
 constexpr float kMinusInfinity = -__builtin_huge_valf();
-
-// 2^x for x < 128 to 1.6e-7 relative; exactly 0 from -127 down (-inf included), NaN for NaN. 2^n 2^f with f
-// in
-// [-1/2, 1/2]: a minimax polynomial with p(0) = 1, to whose exponent n is added.
-HWY_INLINE VF exp2_vector(VF x) {
-  const VF shifter = hn::Set(df, 12582912.0f);  // 1.5 * 2^23: n ends up in the low bits of the sum
-  const VF least = hn::Set(df, -127.0f);
-  if constexpr (kLanes == 1) {
-    x = hn::IfThenElse(hn::Lt(x, least), least, x);
-  } else {
-    x = hn::Max(least, x);  // x if x is NaN, which the scalar Max would drop
-  }
-  const VF shifted = hn::Add(x, shifter);
-  const VF f = hn::Sub(x, hn::Sub(shifted, shifter));
-  VF p = hn::Set(df, 1.3264727e-03f);
-  p = hn::MulAdd(p, f, hn::Set(df, 9.671513e-03f));
-  p = hn::MulAdd(p, f, hn::Set(df, 5.5507336e-02f));
-  p = hn::MulAdd(p, f, hn::Set(df, 2.4022242e-01f));
-  p = hn::MulAdd(p, f, hn::Set(df, 6.93147e-01f));
-  p = hn::MulAdd(p, f, hn::Set(df, 1.0f));
-  return hn::BitCast(df, hn::Add(hn::BitCast(du, p), hn::ShiftLeft<23>(hn::BitCast(du, shifted))));
-}
 
 // The (query, head) pairs of one call as rows: query by query, the group's heads within it.
 struct AttentionRows {

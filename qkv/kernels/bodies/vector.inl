@@ -71,6 +71,20 @@ HWY_INLINE void store_n(VF v, float* p, int64_t n) {
   hn::BlendedStore(v, hn::FirstN(df, static_cast<size_t>(n)), df, p);
 }
 
+// kLanes elements, or the first n where fewer are left.
+template <typename T>
+HWY_INLINE VF load_some(const T* p, int64_t n) {
+  return n >= kLanes ? load(p) : load_n(p, n);
+}
+template <typename T>
+HWY_INLINE void store_some(VF v, T* p, int64_t n) {
+  if (n >= kLanes) {
+    store(v, p);
+  } else {
+    store_n(v, p, n);
+  }
+}
+
 // y[i] = f(x...[i]) for n elements: the loop of every elementwise kernel.
 template <typename T, typename F, typename... In>
 HWY_INLINE void map(T* y, int64_t n, F f, const In*... in) {
@@ -118,6 +132,30 @@ HWY_INLINE float reduce_max(const T* x, int64_t n) {
 
 // e^x, 1 ULP; -inf and anything below -104 give 0.
 HWY_INLINE VF exp_vector(VF x) { return hn::Exp(df, hn::Max(x, hn::Set(df, -110.0f))); }
+
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr float kLn2 = 0.69314718055994531f;
+
+// 2^x for x < 128 to 1.6e-7 relative; exactly 0 from -127 down (-inf included), NaN for NaN. 2^n 2^f with f in
+// [-1/2, 1/2]: a minimax polynomial with p(0) = 1, to whose exponent n is added.
+HWY_INLINE VF exp2_vector(VF x) {
+  const VF shifter = hn::Set(df, 12582912.0f);  // 1.5 * 2^23: n ends up in the low bits of the sum
+  const VF least = hn::Set(df, -127.0f);
+  if constexpr (kLanes == 1) {
+    x = hn::IfThenElse(hn::Lt(x, least), least, x);
+  } else {
+    x = hn::Max(least, x);  // x if x is NaN, which the scalar Max would drop
+  }
+  const VF shifted = hn::Add(x, shifter);
+  const VF f = hn::Sub(x, hn::Sub(shifted, shifter));
+  VF p = hn::Set(df, 1.3264727e-03f);
+  p = hn::MulAdd(p, f, hn::Set(df, 9.671513e-03f));
+  p = hn::MulAdd(p, f, hn::Set(df, 5.5507336e-02f));
+  p = hn::MulAdd(p, f, hn::Set(df, 2.4022242e-01f));
+  p = hn::MulAdd(p, f, hn::Set(df, 6.93147e-01f));
+  p = hn::MulAdd(p, f, hn::Set(df, 1.0f));
+  return hn::BitCast(df, hn::Add(hn::BitCast(du, p), hn::ShiftLeft<23>(hn::BitCast(du, shifted))));
+}
 
 // 1 / (1 + e^-x). The exponential is good up to 104; e^100 is infinite, which gives the 0 that multiplies a very negative x.
 HWY_INLINE VF sigmoid_vector(VF x) {

@@ -7,6 +7,8 @@
 namespace qkv::ops {
 namespace {
 
+using detail::Scratch;
+
 // Rows (queries x heads) per forward item: past a few hundred the packing of keys is paid for.
 constexpr int64_t kForwardRows = 512;
 // Backward is split by key/value head; with fewer items than this, heads are split further. A constant, not the thread
@@ -30,18 +32,6 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionSpe
           "attention: {} heads of {} and {} key/value heads of {} and {} do not fit q {}, k {}, v {}", spec.n_heads, spec.qk_dim,
           spec.n_kv_heads, spec.qk_dim, spec.v_dim, describe(q), describe(k), describe(v));
 }
-
-// Scratch for every thread, one block each.
-class Scratch {
- public:
-  explicit Scratch(size_t bytes_per_thread)
-      : stride_((bytes_per_thread + 63) / 64 * 64), memory_(allocate(stride_ * static_cast<size_t>(num_threads()))) {}
-  void* of(int thread) const { return memory_.get() + stride_ * static_cast<size_t>(thread); }
-
- private:
-  size_t stride_;
-  std::shared_ptr<std::byte> memory_;
-};
 
 // The costliest items first, so that threads finish together.
 void sort_by_cost(std::vector<Item>& items) {

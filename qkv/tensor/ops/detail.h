@@ -28,6 +28,18 @@ inline void require_vector(const Tensor& w, int64_t length, const char* what) {
 
 inline const float* data_or_null(const Tensor& w) { return w.defined() ? w.data<float>() : nullptr; }
 
+// Scratch for every thread, one block each.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes_per_thread)
+      : stride_((bytes_per_thread + 63) / 64 * 64), memory_(allocate(stride_ * static_cast<size_t>(num_threads()))) {}
+  void* of(int thread) const { return memory_.get() + stride_ * static_cast<size_t>(thread); }
+
+ private:
+  size_t stride_;
+  std::shared_ptr<std::byte> memory_;
+};
+
 // Rows are split into a fixed number of blocks, whatever the thread count, and each block's partial sum is added in
 // order: sums over rows (bias and norm gradients) are the same bits for any number of threads.
 class RowReduction {
