@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -65,6 +66,18 @@ class Checkpoint {
   virtual const Json* generation_config() const { return nullptr; }
   // Typed key/value pairs inside the file itself; empty if the format or the file has none.
   virtual const Metadata& metadata() const { return metadata_; }
+
+  // The files beside the weights that make them a usable model (config.json, tokenizer.json,
+  // chat_template.jinja): names without a directory.
+  virtual std::vector<std::string> file_names() const { return {}; }
+  // The content of one of them; nothing if there is no such file.
+  virtual std::optional<std::string> file(std::string_view) const { return std::nullopt; }
+
+  // True if the format has checksums of its data.
+  virtual bool has_checksums() const { return false; }
+  // Reads everything that opening did not and compares checksums: one sentence for each defect, none if all
+  // is as it was written or the format has no checksums.
+  virtual std::vector<std::string> verify() const { return {}; }
 
  protected:
   explicit Checkpoint(std::string path) : path_(std::move(path)) {}

@@ -7,6 +7,7 @@
 #include "qkv/formats/gguf.h"
 #include "qkv/formats/hf_directory.h"
 #include "qkv/formats/llama2c.h"
+#include "qkv/formats/qkv_file.h"
 #include "qkv/formats/safetensors.h"
 
 namespace qkv {
@@ -26,6 +27,7 @@ std::unique_ptr<Checkpoint> open_as(const std::string& path) {
 }
 
 constexpr CheckpointFormat kFormats[] = {
+    {"a .qkv file", ".qkv", looks_like_qkv, open_as<QkvFile>},
     {"a .gguf file", ".gguf", looks_like_gguf, open_as<GgufFile>},
     {"a .bin file of llama2.c", "", looks_like_llama2c, open_as<Llama2cFile>},
     {"a .safetensors file", ".safetensors", looks_like_safetensors, open_safetensors},

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "qkv/core/utf8.h"
+#include "qkv/formats/qkv_layout.h"
 #include "qkv/formats/safetensors_header.h"
 
 namespace qkv {
@@ -15,10 +16,11 @@ struct Signature {
   std::string_view kind;
 };
 
-constexpr std::array<Signature, 6> kSignatures = {{
+constexpr std::array<Signature, 7> kSignatures = {{
     {"version https://git-lfs",
      "a Git LFS pointer instead of the data it stands for (fetch it with `git lfs pull`)"},
     {"GGUF", "a GGUF file"},
+    {kQkvMagic, "a .qkv file"},
     {std::string_view("PK\x03\x04", 4), "a ZIP archive (a PyTorch checkpoint?)"},
     {"\x89HDF\r\n", "an HDF5 file"},
     {"\x80\x02", "a Python pickle (a PyTorch checkpoint?)"},
@@ -41,6 +43,11 @@ bool looks_like_safetensors(std::span<const std::byte> bytes) {
   const uint64_t length = safetensors_header_length(bytes);
   return length <= kSafetensorsHeaderLimit && length <= bytes.size() - kSafetensorsLengthBytes &&
          bytes[kSafetensorsLengthBytes] == std::byte{'{'};
+}
+
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
 }
 
 std::string shown(std::string_view text) {

@@ -16,6 +16,9 @@ std::string_view content_by_signature(std::span<const std::byte> bytes);
 // opens an object.
 bool looks_like_safetensors(std::span<const std::byte> bytes);
 
+// A name that cannot lead out of its directory. (The file may be a link: the Hub's own cache is made of links.)
+bool is_plain_file_name(std::string_view name);
+
 // The text cut to a length and without control characters, to stand in an error sentence.
 std::string shown(std::string_view text);
 

@@ -1,5 +1,6 @@
 #include "qkv/formats/hf_directory.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -16,13 +17,6 @@ namespace qkv {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A name that cannot lead out of the directory. (The file may be a link: the Hub's own cache is made of
-// links.)
-bool is_plain_file_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
-         name.find('\0') == std::string_view::npos;
-}
 
 class WeightMapEvents final : public JsonEvents {
  public:
@@ -76,6 +70,24 @@ std::string join(const std::string& directory, std::string_view file_name) {
 bool is_there(const std::string& directory, std::string_view file_name) {
   std::error_code ignored;
   return fs::exists(join(directory, file_name), ignored);
+}
+
+// Whether a file belongs to the model without being its weights.
+bool accompanies_weights(const fs::path& path) {
+  const std::string name = path.filename().string();
+  const std::string extension = path.extension().string();
+  constexpr std::string_view kNames[] = {"config.json", "generation_config.json", "preprocessor_config.json",
+                                         "processor_config.json", "encoder.json"};
+  constexpr std::string_view kBeginnings[] = {"tokenizer", "special_tokens", "added_tokens",
+                                              "vocab.",    "merges.",        "chat_template"};
+  constexpr std::string_view kExtensions[] = {".model", ".tiktoken", ".jinja"};
+  const auto is = [](std::string_view text) {
+    return [text](std::string_view other) { return text == other; };
+  };
+  return std::any_of(std::begin(kNames), std::end(kNames), is(name)) ||
+         std::any_of(std::begin(kExtensions), std::end(kExtensions), is(extension)) ||
+         std::any_of(std::begin(kBeginnings), std::end(kBeginnings),
+                     [&](std::string_view beginning) { return name.starts_with(beginning); });
 }
 
 }  // namespace
@@ -145,6 +157,23 @@ HfDirectory::HfDirectory(std::string path) : Checkpoint(std::move(path)) {
 }
 
 HfDirectory::~HfDirectory() = default;
+
+std::vector<std::string> HfDirectory::file_names() const {
+  std::vector<std::string> names;
+  std::error_code code;
+  for (const auto& item : fs::directory_iterator(path(), code)) {
+    if (item.is_regular_file(code) && accompanies_weights(item.path()))
+      names.push_back(item.path().filename().string());
+  }
+  require(!code, "[huggingface] {}: cannot list the directory: {}", path(), code.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::optional<std::string> HfDirectory::file(std::string_view name) const {
+  if (!is_plain_file_name(name) || !is_there(path(), name)) return std::nullopt;
+  return read_file(join(path(), name));
+}
 
 Tensor HfDirectory::read_entry(size_t index) const {
   return homes_[index]->read(entries()[index].name);

@@ -26,6 +26,9 @@ class HfDirectory final : public Checkpoint {
   std::string_view format_name() const override { return "huggingface"; }
   const Json* config() const override { return config_.get(); }
   const Json* generation_config() const override { return generation_config_.get(); }
+  // Configurations, tokenizers and templates, in alphabetical order.
+  std::vector<std::string> file_names() const override;
+  std::optional<std::string> file(std::string_view name) const override;
 
   // True if the directory has weights that this class reads.
   static bool recognizes(const std::string& path);

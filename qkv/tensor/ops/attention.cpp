@@ -155,7 +155,9 @@ void run_backward(const Packed<T>& packed, const Tensor& dout, Tensor& dq, Tenso
                               item.q_end, scratch.of(thread));
   });
   for (size_t p = 1; p < sums.size(); ++p) {
-    for (const auto& [sum, part] : {std::pair{&sums[0].first, &sums[p].first}, std::pair{&sums[0].second, &sums[p].second}}) {
+    for (const auto& both : {std::pair{&sums[0].first, &sums[p].first}, std::pair{&sums[0].second, &sums[p].second}}) {
+      Tensor* sum = both.first;
+      const Tensor* part = both.second;
       parallel_for(sum->elements(), detail::kElementGrain, [&](int64_t begin, int64_t end) {
         kernels().axpy(1.0f, part->template data<float>() + begin, sum->template data<float>() + begin, end - begin);
       });
