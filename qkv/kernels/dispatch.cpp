@@ -15,6 +15,7 @@
 
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
+#include "qkv/kernels/block_reference.h"
 #include "qkv/kernels/isa/tables.h"
 #include "qkv/kernels/kernels.h"
 
@@ -62,20 +63,23 @@ CpuFeatures detect() {
   return features;
 }
 
+BlockKernels no_blocks() { return {}; }
+
 struct Candidate {
   Isa isa;
   const Kernels* (*table)();
+  BlockKernels (*blocks)();
   bool supported;
 };
 
 std::vector<Candidate> candidates() {
   const CpuFeatures& cpu = cpu_features();
-  std::vector<Candidate> list = {{Isa::scalar, kernels_scalar, true}};
+  std::vector<Candidate> list = {{Isa::scalar, kernels_scalar, block_kernels_reference, true}};
 #if defined(__x86_64__)
-  list.push_back({Isa::avx2, kernels_avx2, cpu.avx2 && cpu.fma && cpu.f16c});
-  list.push_back({Isa::avx512, kernels_avx512, cpu.avx512});
+  list.push_back({Isa::avx2, kernels_avx2, no_blocks, cpu.avx2 && cpu.fma && cpu.f16c});
+  list.push_back({Isa::avx512, kernels_avx512, no_blocks, cpu.avx512});
 #elif defined(__aarch64__)
-  list.push_back({Isa::neon, kernels_neon, cpu.neon});
+  list.push_back({Isa::neon, kernels_neon, no_blocks, cpu.neon});
 #endif
   std::erase_if(list, [](const Candidate& candidate) { return !candidate.supported; });
   return list;
@@ -105,7 +109,8 @@ const Tables& tables() {
   static const Tables instance = [] {
     Tables made;
     for (const auto& candidate : candidates()) {
-      const Kernels& own = *candidate.table();
+      Kernels own = *candidate.table();
+      own.blocks = candidate.blocks();
       made.tables.push_back(made.tables.empty() ? own : merged(own, made.tables.back()));
       made.isas.push_back(candidate.isa);
     }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "qkv/kernels/blocks.h"
 #include "qkv/kernels/scalar_types.h"
 #include "qkv/kernels/ssm_kernels.h"
 
@@ -147,6 +148,10 @@ struct Kernels {
   void (*bf16_to_f32)(const bf16* x, float* y, int64_t n);
   void (*f32_to_f16)(const float* x, f16* y, int64_t n);
   void (*f16_to_f32)(const f16* x, float* y, int64_t n);
+
+  BlockKernels blocks;
+  // y[r] = w[r] . x for w (rows, cols) in f16, as the typed matvec.
+  void (*matvec_f16)(const f16* w, const float* x, float* y, int64_t rows, int64_t cols);
 
   // One row of cross-entropy on logits (vocabulary), with label smoothing eps and z-loss (PaLM, arXiv 2204.02311, section
   // 5): loss = (1-eps) * (lse - z[target]) + eps * (lse - mean(z)) + z_loss * lse^2. Returns the loss; writes lse. If

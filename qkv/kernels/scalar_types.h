@@ -1,4 +1,4 @@
-// 16-bit floating-point storage types and their exact scalar conversions. Arithmetic happens in float.
+// 16-bit and 8-bit floating-point storage types and their exact scalar conversions. Arithmetic happens in float.
 #pragma once
 
 #include <bit>
@@ -15,6 +15,15 @@ struct f16 {
   uint16_t bits;
 };
 
+// 8-bit floating point (OCP 8-bit Floating Point Specification, 2023). e4m3: 4 exponent bits, no infinities, NaN = 0x7F.
+struct f8_e4m3 {
+  uint8_t bits;
+};
+// e5m2: the upper byte of a binary16.
+struct f8_e5m2 {
+  uint8_t bits;
+};
+
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 x) { return std::bit_cast<float>(uint32_t{x.bits} << 16); }
 
@@ -29,6 +38,16 @@ inline float to_float(f16 x) {
   }
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | (mantissa << 13));
   return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+inline float to_float(f8_e5m2 x) { return to_float(f16{static_cast<uint16_t>(x.bits << 8)}); }
+
+inline float to_float(f8_e4m3 x) {
+  const uint32_t sign = uint32_t{x.bits & 0x80u} << 24;
+  const uint32_t magnitude = x.bits & 0x7F;
+  if (magnitude == 0x7F) return std::bit_cast<float>(sign | 0x7FC00000u);
+  if (magnitude < 8) return std::bit_cast<float>(std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-9f) | sign);
+  return std::bit_cast<float>(sign | ((magnitude << 20) + (120u << 23)));
 }
 
 // Rounds to nearest even; NaN stays NaN (quiet).

@@ -70,7 +70,7 @@ void load_weights(Model& model, const Checkpoint& checkpoint, Residence residenc
             "{}: tensor '{}': expected f32, bf16, f16 or f64, found {}", checkpoint.path(), wanted, qkv::name(entry->type));
     const Tensor stored = checkpoint.read(wanted);
     const bool as_stored = residence == Residence::inference && parameter.shape().rank() == 2 &&
-                           (stored.dtype() == DType::f32 || stored.dtype() == DType::bf16);
+                           (stored.dtype() == DType::f32 || stored.dtype() == DType::bf16 || stored.dtype() == DType::f16);
     if (as_stored) {
       parameter = stored;
     } else {

@@ -36,4 +36,24 @@ class DenseWeight : public Weight {
   Tensor matrix_;  // (N, K)
 };
 
+// A frozen matrix in any GGUF block type, usually borrowed from a mapped file. Rows are dequantized on their way into the
+// product, bit for bit as ggml does; the gradient flows through to the input.
+class QuantizedWeight : public Weight {
+ public:
+  // `blocks` (N, K) has a block dtype with whole blocks to a row; Error otherwise.
+  explicit QuantizedWeight(Tensor blocks);
+  Shape shape() const override { return blocks_.shape(); }
+  Tensor apply(const Tensor& x, const Tensor& bias) const override;
+  Tensor apply_backward_input(const Tensor& dy) const override;
+  Tensor dequantize() const override;
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  const Tensor& blocks() const { return blocks_; }
+
+ private:
+  Tensor blocks_;  // (N, K)
+};
+
+// The weight that works on a matrix as it is stored: dense for floating types, quantized for block types. Error for others.
+std::unique_ptr<Weight> make_weight(Tensor stored);
+
 }  // namespace qkv

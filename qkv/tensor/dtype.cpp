@@ -60,6 +60,17 @@ constexpr bool rows_in_order() {
 }
 static_assert(rows_in_order(), "kTraits must list every DType in the enumeration's order");
 
+constexpr int kFirstBlock = static_cast<int>(DType::q4_0);
+
+constexpr bool blocks_agree() {
+  for (int i = 0; i < kBlockTypeCount; ++i) {
+    const DTypeTraits& row = kTraits[static_cast<size_t>(kFirstBlock + i)];
+    const auto type = static_cast<BlockType>(i);
+    if (row.block_length != block_length(type) || row.block_bytes != block_bytes(type)) return false;
+  }
+  return static_cast<int>(DType::mxfp4) == kFirstBlock + static_cast<int>(BlockType::mxfp4);
+}
+
 template <typename Field, typename Value>
 std::optional<DType> find_by(Field field, const Value& value) {
   for (const auto& row : kTraits) {
@@ -70,7 +81,15 @@ std::optional<DType> find_by(Field field, const Value& value) {
 
 }  // namespace
 
+static_assert(blocks_agree(), "DType's block types must be BlockType, in its order and with its sizes");
+
 const DTypeTraits& traits(DType type) { return kTraits[static_cast<size_t>(type)]; }
+
+std::optional<BlockType> block_type(DType type) {
+  const int index = static_cast<int>(type) - kFirstBlock;
+  if (index < 0 || index >= kBlockTypeCount) return std::nullopt;
+  return static_cast<BlockType>(index);
+}
 
 uint64_t dtype_bytes(DType type, uint64_t elements) {
   const DTypeTraits& row = traits(type);

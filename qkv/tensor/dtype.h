@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "qkv/kernels/blocks.h"
 #include "qkv/kernels/scalar_types.h"
 
 namespace qkv {
@@ -39,6 +40,8 @@ const DTypeTraits& traits(DType type);
 inline std::string_view name(DType type) { return traits(type).name; }
 inline bool is_floating(DType type) { return traits(type).floating; }
 inline bool is_block(DType type) { return traits(type).block_length > 1; }
+// The kernels' name of a GGUF block type; nothing for plain types and nf4.
+std::optional<BlockType> block_type(DType type);
 // Bytes of `elements` elements; a block type's count must be a multiple of its block length (Error otherwise).
 uint64_t dtype_bytes(DType type, uint64_t elements);
 

@@ -16,7 +16,10 @@ namespace qkv::ops {
 // ---- products (ops/linear.cpp) ----
 
 // y (T, N) = x (T, K) w^T (N, K) + bias (N) or none. dx = dy w, dw = dy^T x, dbias = sum of dy's rows.
+// A frozen w may be of any floating or block type: its rows are widened on their way into the product.
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});
+// dx (T, K) = dy (T, N) w alone, off the tape; w as above.
+Tensor linear_backward_input(const Tensor& dy, const Tensor& w);
 // y (M, N) = a b, with a (M, K) or its transpose stored (K, M), likewise b.
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a = false, bool transpose_b = false);
 
@@ -100,7 +103,7 @@ Tensor decay_rates(const Tensor& a_log);
 
 // ---- vocabulary (ops/embedding.cpp, ops/cross_entropy.cpp) ----
 
-// (T, C) = rows `ids` of table (V, C). Error naming the id and V if one is out of range.
+// (T, C) = rows `ids` of table (V, C), which may be of any floating or block type. Error naming the id and V if one is out of range.
 Tensor embedding(const std::vector<int32_t>& ids, const Tensor& table, DType type = DType::f32);
 
 constexpr int32_t kIgnore = -100;  // a target that does not count

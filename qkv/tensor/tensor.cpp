@@ -5,41 +5,13 @@
 
 #include "qkv/core/error.h"
 #include "qkv/core/parallel.h"
-#include "qkv/kernels/kernels.h"
+#include "qkv/tensor/convert.h"
 #include "qkv/tensor/tensor_impl.h"
 
 namespace qkv {
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;
-
-// Converts n elements between floating types, in parallel. f64 goes through float.
-void convert(const std::byte* from, DType from_type, std::byte* to, DType to_type, int64_t n) {
-  const Kernels& k = kernels();
-  const auto pair_is = [&](DType a, DType b) { return from_type == a && to_type == b; };
-  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    const int64_t count = end - begin;
-    const auto source = [&](auto* type) { return reinterpret_cast<decltype(type)>(const_cast<std::byte*>(from)) + begin; };
-    const auto target = [&](auto* type) { return reinterpret_cast<decltype(type)>(to) + begin; };
-    float* const f = nullptr;
-    bf16* const b = nullptr;
-    f16* const h = nullptr;
-    double* const d = nullptr;
-    if (pair_is(DType::f32, DType::bf16)) return k.f32_to_bf16(source(f), target(b), count);
-    if (pair_is(DType::bf16, DType::f32)) return k.bf16_to_f32(source(b), target(f), count);
-    if (pair_is(DType::f32, DType::f16)) return k.f32_to_f16(source(f), target(h), count);
-    if (pair_is(DType::f16, DType::f32)) return k.f16_to_f32(source(h), target(f), count);
-    if (pair_is(DType::f64, DType::f32)) {
-      std::transform(source(d), source(d) + count, target(f), [](double x) { return static_cast<float>(x); });
-      return;
-    }
-    if (pair_is(DType::f32, DType::f64)) {
-      std::copy_n(source(f), count, target(d));
-      return;
-    }
-    fail("tensor: cannot convert {} to {}", name(from_type), name(to_type));
-  });
-}
 
 }  // namespace
 
@@ -148,7 +120,7 @@ std::vector<float> Tensor::to_floats() const {
   if (dtype() == DType::f32) {
     std::copy_n(data<float>(), elements(), values.begin());
   } else {
-    convert(raw(), dtype(), reinterpret_cast<std::byte*>(values.data()), DType::f32, elements());
+    convert_elements(raw(), dtype(), reinterpret_cast<std::byte*>(values.data()), DType::f32, elements());
   }
   return values;
 }
@@ -187,10 +159,7 @@ Tensor Tensor::detach() const { return view(shape()); }
 Tensor Tensor::to(DType type) const {
   if (type == dtype()) return *this;
   Tensor result = empty(shape(), type, device());
-  if ((dtype() == DType::bf16 || dtype() == DType::f16 || dtype() == DType::f64) && type != DType::f32) {
-    return to(DType::f32).to(type);
-  }
-  convert(raw(), dtype(), result.raw(), type, elements());
+  convert_elements(raw(), dtype(), result.raw(), type, elements());
   return result;
 }
 

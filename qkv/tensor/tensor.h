@@ -72,7 +72,8 @@ class Tensor {
   Tensor clone() const;
   // Same data, off the tape.
   Tensor detach() const;
-  // A copy in another floating dtype, off the tape; itself if it has it already.
+  // A copy in another floating or block dtype, off the tape; itself if it has it already. Block dtypes are dequantized, and
+  // quantized where rounding to nearest is all there is to it (convert.h).
   Tensor to(DType type) const;
   void fill(float value);
   void copy_from(const Tensor& other);

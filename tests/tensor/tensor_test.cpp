@@ -78,7 +78,7 @@ TEST(Tensors, ConvertBetweenFloatingTypes) {
   EXPECT_TRUE(wide.to(DType::f32).is_same(wide));
   EXPECT_EQ(Tensor::from(std::vector<double>{1.5, -2}, {2}).to_floats(), (std::vector<float>{1.5f, -2.0f}));
   EXPECT_THROW(Tensor::empty({4}, DType::i32).to(DType::f32), Error);
-  EXPECT_THROW(Tensor::empty({32}, DType::q8_0).to_floats(), Error);
+  EXPECT_THROW(Tensor::empty({32}, DType::nf4).to_floats(), Error);
   const Tensor large = random_tensor({100003}, 1);  // over several threads
   EXPECT_TRUE(close(large.to(DType::bf16), values_of(large), 0x1p-8));
 }

@@ -73,6 +73,7 @@ Kernels make_table() {
   table.bf16_to_f32 = convert<bf16, float>;
   table.f32_to_f16 = convert<float, f16>;
   table.f16_to_f32 = convert<f16, float>;
+  table.matvec_f16 = matvec<f16>;
   table.cross_entropy = cross_entropy;
   table.axpy = axpy;
   table.sum_of_squares = sum_of_squares;

@@ -4,6 +4,7 @@
 
 #include "qkv/tensor/gemm.h"
 #include "qkv/tensor/ops/detail.h"
+#include "qkv/tensor/ops/weight_product.h"
 
 namespace qkv::ops {
 namespace {
@@ -52,7 +53,7 @@ void transform_gradient(const float* transformed, float* gradient, int64_t n, co
 class ChunkedHead {
  public:
   ChunkedHead(const Tensor& h, const Tensor& w, const CrossEntropyOptions& options)
-      : h_(h.detach()), w_(w.tracks_gradient() ? w.compute_copy(h.dtype()) : w.detach().to(h.dtype())), rows_(h.rows()),
+      : h_(h.detach()), w_(w.tracks_gradient() ? w.compute_copy(h.dtype()) : w.detach()), rows_(h.rows()),
         vocabulary_(w.dim(0)), channels_(w.cols()), chunk_(chunk_rows(h.rows(), w.dim(0), options)) {
     logits_ = Tensor::empty({std::max<int64_t>(1, chunk_), vocabulary_});
   }
@@ -61,9 +62,8 @@ class ChunkedHead {
   void run(Body&& body) {
     for (int64_t begin = 0; begin < rows_; begin += chunk_) {
       const int64_t end = std::min(rows_, begin + chunk_);
-      const Tensor part = h_.row_view(begin, end);
-      gemm(end - begin, vocabulary_, channels_, {part.raw(), part.dtype(), channels_, false}, {w_.raw(), w_.dtype(), channels_, true},
-           logits_.raw(), DType::f32, vocabulary_, false);
+      Tensor part = logits_.row_view(0, end - begin);
+      detail::weight_product(h_.row_view(begin, end), w_, part);
       body(begin, end, logits_.data<float>());
     }
   }
@@ -75,8 +75,7 @@ class ChunkedHead {
     if (h_.dtype() != DType::f32) d = d.to(h_.dtype());
     if (dh.defined()) {
       Tensor part = dh.row_view(begin, end);
-      gemm(n, channels_, vocabulary_, {d.raw(), d.dtype(), vocabulary_, false}, {w_.raw(), w_.dtype(), channels_, false}, part.raw(),
-           part.dtype(), channels_, false);
+      detail::weight_product_backward(d, w_, part, false);
     }
     if (dw != nullptr) {
       const Tensor part = h_.row_view(begin, end);

@@ -1,6 +1,7 @@
 // Token embedding: rows of a table; the gradient scatters back.
 #include <cstring>
 
+#include "qkv/tensor/convert.h"
 #include "qkv/tensor/ops/detail.h"
 
 namespace qkv::ops {
@@ -13,12 +14,9 @@ void copy_row(const Tensor& table, int64_t row, Tensor& y, int64_t t) {
     std::memcpy(y.raw() + t * bytes, table.raw() + row * bytes, static_cast<size_t>(bytes));
     return;
   }
-  const Tensor wide = table.row_view(row, row + 1).to(DType::f32);
-  if (y.dtype() == DType::f32) {
-    std::memcpy(y.data<float>() + t * cols, wide.data<float>(), static_cast<size_t>(cols) * sizeof(float));
-  } else {
-    kernels().f32_to_bf16(wide.data<float>(), y.data<bf16>() + t * cols, cols);
-  }
+  if (y.dtype() == DType::f32) return widen(table.raw(), table.dtype(), row * cols, cols, y.data<float>() + t * cols);
+  const Tensor stored = table.row_view(row, row + 1);
+  convert_elements(stored.raw(), table.dtype(), y.raw() + 2 * t * cols, y.dtype(), cols);
 }
 
 }  // namespace

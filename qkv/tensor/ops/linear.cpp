@@ -3,14 +3,12 @@
 
 #include "qkv/tensor/gemm.h"
 #include "qkv/tensor/ops/detail.h"
+#include "qkv/tensor/ops/weight_product.h"
 
 namespace qkv::ops {
 namespace {
 
 using detail::RowReduction;
-
-// Up to this many rows a matrix x vector kernel per row beats a general product: the weight is read from memory either way.
-constexpr int64_t kMatvecRows = 4;
 
 MatrixOperand operand(const Tensor& t, bool transposed) { return {t.raw(), t.dtype(), t.cols(), transposed}; }
 
@@ -19,27 +17,8 @@ void product(int64_t m, int64_t n, int64_t k, const Tensor& a, bool transpose_a,
   gemm(m, n, k, operand(a, transpose_a), operand(b, transpose_b), c.raw(), c.dtype(), c.cols(), accumulate);
 }
 
-// y (T, N) = x (T, K) w^T for few rows, in x's type; w keeps its storage type.
-Tensor few_rows(const Tensor& x, const Tensor& w) {
-  const int64_t rows = x.rows(), k = x.cols(), n = w.dim(0);
-  const Tensor wide = x.detach().to(DType::f32);
-  Tensor y = Tensor::empty({rows, n});
-  with_float_type(w.dtype(), "linear: weight", [&](auto* type) {
-    using W = std::remove_pointer_t<decltype(type)>;
-    const W* weight = w.data<W>();
-    const float* in = wide.data<float>();
-    float* out = y.data<float>();
-    parallel_for(n, std::max<int64_t>(4, (1 << 15) / std::max<int64_t>(1, k) / 4 * 4), [&](int64_t begin, int64_t end) {
-      for (int64_t r = 0; r < rows; ++r) {
-        kernels().typed<W>().matvec(weight + begin * k, in + r * k, out + r * n + begin, end - begin, k);
-      }
-    });
-  });
-  return y.to(x.dtype());
-}
-
-// The weight in the activation's type. Trainable masters keep their low-precision copy until the optimizer writes them.
-Tensor weight_for(const Tensor& w, DType type) { return w.tracks_gradient() ? w.compute_copy(type) : w.detach().to(type); }
+// A trainable master keeps its copy in the activations' type until the optimizer writes it; other weights stay as stored.
+Tensor compute_copy(const Tensor& w, DType type) { return w.tracks_gradient() ? w.compute_copy(type) : w.detach(); }
 
 void add_bias(Tensor& y, const Tensor& bias) {
   with_float_type(y.dtype(), "linear", [&](auto* type) {
@@ -71,14 +50,16 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
   require(w.shape().rank() == 2 && x.shape().rank() == 2 && x.cols() == w.cols(), "linear: expected x (T, {}) for a weight {}, found {}",
           w.shape().rank() == 2 ? w.cols() : 0, describe(w), describe(x));
   detail::require_vector(bias, w.dim(0), "linear: bias");
+  require(!w.is_placeholder(), "linear: the weight {} has not been loaded", describe(w));
+  require(!w.tracks_gradient() || is_floating(w.dtype()), "linear: a weight of type {} cannot be trained", name(w.dtype()));
   const int64_t rows = x.rows(), k = x.cols(), n = w.dim(0);
   const bool on_tape = recording({x, w, bias});
   Tensor y;
-  if (rows <= kMatvecRows && !on_tape && (w.dtype() == DType::f32 || w.dtype() == DType::bf16)) {
-    y = few_rows(x, w);
+  if (!on_tape && detail::are_few_rows(rows, w.dtype())) {
+    y = detail::few_rows_product(x, w);
   } else {
     y = Tensor::empty({rows, n}, x.dtype());
-    product(rows, n, k, x, false, weight_for(w, x.dtype()), true, y, false);
+    detail::weight_product(x, compute_copy(w, x.dtype()), y);
   }
   if (bias.defined()) add_bias(y, bias);
   record("linear", {x, w, bias}, {&y}, [&] {
@@ -90,11 +71,9 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
       if (x_wanted) {
         const auto dx = sink.buffer(0);
         Tensor target = dx.tensor;
-        if (target.dtype() == type) {
-          product(rows, k, n, dy, false, weight_for(weight, type), false, target, dx.accumulate);
-        } else {  // x is a leaf, whose gradient is f32
-          product(rows, k, n, dy.to(DType::f32), false, weight_for(weight, DType::f32), false, target, dx.accumulate);
-        }
+        // x's gradient is f32 when x is a leaf, whatever its type.
+        const Tensor upstream = target.dtype() == type ? dy : dy.to(DType::f32);
+        detail::weight_product_backward(upstream, compute_copy(weight, target.dtype()), target, dx.accumulate);
       }
       if (w_wanted) {
         const auto dw = sink.buffer(1);
@@ -105,6 +84,14 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
     };
   });
   return y;
+}
+
+Tensor linear_backward_input(const Tensor& dy, const Tensor& w) {
+  require(w.shape().rank() == 2 && dy.shape().rank() == 2 && dy.cols() == w.dim(0), "linear: expected dy (T, {}) for a weight {}, found {}",
+          w.shape().rank() == 2 ? w.dim(0) : 0, describe(w), describe(dy));
+  Tensor dx = Tensor::empty({dy.rows(), w.cols()}, dy.dtype());
+  detail::weight_product_backward(dy.detach(), w.detach(), dx, false);
+  return dx;
 }
 
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b) {
