@@ -1,4 +1,4 @@
-// qkv eval answers MODEL QUESTIONS.jsonl
+// qkv eval: its commands, and `answers MODEL QUESTIONS.jsonl`
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "console.h"
+#include "eval_verbs.h"
 #include "qkv/core/progress.h"
 #include "qkv/eval/answers.h"
 
@@ -65,6 +66,9 @@ void add_eval(CLI::App& app) {
   answers->add_option("--show", arguments->show, "questions to print with their answers")->check(CLI::NonNegativeNumber);
   answers->add_flag("--json", arguments->json, "print the scores as JSON");
   answers->callback([arguments] { run_answers(*arguments); });
+  add_eval_logits(*eval);
+  add_eval_ppl(*eval);
+  add_eval_tasks(*eval);
 }
 
 }  // namespace qkv

@@ -1,0 +1,14 @@
+// The commands of `qkv eval`, one file each.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace qkv {
+
+void add_eval_logits(CLI::App& eval);  // eval_logits.cpp
+void add_eval_ppl(CLI::App& eval);     // eval_ppl.cpp
+void add_eval_tasks(CLI::App& eval);   // eval_tasks.cpp
+
+}  // namespace qkv
