@@ -7,7 +7,11 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "qkv/core/json.h"
 #include "qkv/core/metadata.h"
@@ -30,6 +34,12 @@ struct Architecture {
   // counts). Returns null when the file is of another row that shares the GGUF architecture name (Mixtral and
   // Llama are both "llama" in GGUF): the registry asks the next one.
   Json (*from_gguf)(const Metadata& metadata, const Checkpoint& checkpoint);
+  // Endings of the names of tensors that checkpoints of this architecture may hold beside its weights and
+  // that say nothing the configuration does not: causal masks (".attn.masked_bias"). Rotary frequencies and
+  // the stored copy of a tied head need not be listed.
+  std::span<const std::string_view> ignored = {};
+  // Tensors that GGUF wants beside the weights (rope_freqs.weight). Null: none.
+  std::vector<std::pair<std::string, Tensor>> (*gguf_tensors)(const JsonView& config) = nullptr;
 };
 
 }  // namespace qkv

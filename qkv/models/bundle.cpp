@@ -12,10 +12,10 @@ namespace qkv {
 
 Bundle load_bundle(const std::string& path, const LoadOptions& options) {
   const auto checkpoint = open_checkpoint(path);
-  require(checkpoint->config() != nullptr, "{}: expected a config.json that says what the model is, found none", path);
+  const ModelConfig config = model_config(*checkpoint);
   Bundle bundle;
   bundle.path = path;
-  bundle.model = make_model(*checkpoint->config(), path + "/config.json");
+  bundle.model = make_model(*config.config, config.where);
   load_weights(*bundle.model, *checkpoint, options.residence);
   if (checkpoint->generation_config() != nullptr) bundle.generation_config = std::make_unique<Json>(*checkpoint->generation_config());
 

@@ -104,7 +104,8 @@ std::vector<WeightMapping> expand(Model& model) {
     WeightMapping mapping{name,
                           parameter.shape(),
                           {stored_name(row.hf, parsed), {}, row.hf_at},
-                          {stored_name(row.gguf, parsed), {}, row.gguf_at}};
+                          {stored_name(row.gguf, parsed), {}, row.gguf_at},
+                          row.f32 || parameter.shape().rank() < 2};
     for (auto [stored, shared_by_name] :
          {std::pair{&mapping.hf, &hf_shared}, std::pair{&mapping.gguf, &gguf_shared}}) {
       if (stored->name.empty()) continue;

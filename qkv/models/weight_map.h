@@ -45,8 +45,7 @@ struct Placement {
   // the parameter lacks, e.g. conv1d (D, 1, K). Empty: the parameter's own rank, rows summed over all
   // parameters that share the tensor.
   std::vector<int64_t> shape = {};
-  // The stored tensor may be absent (a bias that only some checkpoints have, a tied head that is stored all
-  // the same).
+  // The stored tensor may be absent: a bias is then zeros, the head the embedding.
   bool optional = false;
 };
 
@@ -60,6 +59,9 @@ struct WeightRow {
   std::string gguf;  // "blk.{}.attn_q"
   Placement hf_at = {};
   Placement gguf_at = {};
+  // Always held as f32, in whatever type it is stored: what is neither the matrix of a linear layer nor an
+  // embedding (a convolution's taps, Mamba's A_log). Vectors are so anyway.
+  bool f32 = false;
 };
 
 // A stored tensor as one parameter sees it.
@@ -73,6 +75,7 @@ struct WeightMapping {
   std::string parameter;  // "blocks.3.attn.q.weight"
   Shape shape;            // of the parameter
   StoredTensor hf, gguf;
+  bool f32 = false;
 };
 
 // The mappings of all parameters, in visiting order. Error if a parameter is in no row of the table.

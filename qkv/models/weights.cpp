@@ -1,37 +1,21 @@
 #include "qkv/models/weights.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 #include <unordered_map>
 
 #include "qkv/core/error.h"
-#include "qkv/core/json.h"
 #include "qkv/core/parallel.h"
 #include "qkv/core/rng.h"
 #include "qkv/formats/hf_directory.h"
+#include "qkv/models/registry.h"
+#include "qkv/models/stored_names.h"
+#include "qkv/models/stored_values.h"
 
 namespace qkv {
 namespace {
-
-struct SplitName {
-  std::string pattern;  // without the suffix, the layer number replaced by "{}"
-  std::string suffix;   // ".weight" or ".bias"
-  int64_t layer = 0;
-};
-
-// "blocks.3.attn.q.weight" -> {"blocks.{}.attn.q", ".weight", 3}.
-SplitName split_name(const std::string& name) {
-  const size_t dot = name.rfind('.');
-  SplitName result{name.substr(0, dot), name.substr(dot)};
-  constexpr std::string_view blocks = "blocks.";
-  if (result.pattern.rfind(blocks, 0) == 0) {
-    const size_t end = result.pattern.find('.', blocks.size());
-    result.layer = std::stoll(result.pattern.substr(blocks.size(), end - blocks.size()));
-    result.pattern = std::string(blocks) + "{}" + result.pattern.substr(end);
-  }
-  return result;
-}
 
 uint64_t hash_name(const std::string& name) {
   uint64_t hash = 0xCBF29CE484222325ULL;  // FNV-1a: stable across platforms, unlike std::hash
@@ -43,47 +27,128 @@ bool ends_with(const std::string& text, std::string_view ending) {
   return text.size() >= ending.size() && std::string_view(text).substr(text.size() - ending.size()) == ending;
 }
 
-}  // namespace
+// Tensors of any checkpoint that say nothing the configuration does not.
+constexpr std::array<std::string_view, 5> kIgnored = {"rotary_emb.inv_freq", "rope_freqs.weight",
+                                                      "rope_factors_long.weight", "rope_factors_short.weight",
+                                                      "embeddings.position_ids"};
 
-std::string hf_name(const Model& model, const std::string& parameter) {
-  const SplitName name = split_name(parameter);
-  for (const auto& row : model.weight_table()) {
-    if (row.name == name.pattern) return numbered(row.hf, name.layer) + name.suffix;
-  }
-  fail("{}: parameter '{}' is not in the weight table", model.info().model_type, parameter);
+bool is_ignored(const Model& model, std::string_view stored) {
+  const auto ends = [&](std::string_view ending) { return stored.ends_with(ending); };
+  if (std::any_of(kIgnored.begin(), kIgnored.end(), ends)) return true;
+  const Architecture* architecture = architecture_of(model);
+  return architecture != nullptr &&
+         std::any_of(architecture->ignored.begin(), architecture->ignored.end(), ends);
 }
 
-void load_weights(Model& model, const Checkpoint& checkpoint, Residence residence) {
-  std::set<std::string> used;
-  model.visit("", [&](const std::string& name, Tensor& parameter) {
-    const std::string wanted = hf_name(model, name);
-    const TensorEntry* entry = checkpoint.find(wanted);
-    if (entry == nullptr) {
-      std::vector<std::string> names;
-      for (const auto& other : checkpoint.entries()) names.push_back(other.name);
-      fail("{}: tensor '{}' is missing (expected shape {}){}", checkpoint.path(), wanted, parameter.shape().str(),
-           suggestion(wanted, names));
-    }
-    require(entry->shape == parameter.shape(), "{}: tensor '{}': expected shape {}, found {}", checkpoint.path(), wanted,
-            parameter.shape().str(), entry->shape.str());
-    require(entry->type == DType::f32 || entry->type == DType::bf16 || entry->type == DType::f16 || entry->type == DType::f64,
-            "{}: tensor '{}': expected f32, bf16, f16 or f64, found {}", checkpoint.path(), wanted, qkv::name(entry->type));
-    const Tensor stored = checkpoint.read(wanted);
-    const bool as_stored = residence == Residence::inference && parameter.shape().rank() == 2 &&
-                           (stored.dtype() == DType::f32 || stored.dtype() == DType::bf16 || stored.dtype() == DType::f16);
-    if (as_stored) {
-      parameter = stored;
-    } else {
-      parameter = stored.dtype() == DType::f32 ? stored.clone() : stored.to(DType::f32);
-      checkpoint.release(wanted);
-    }
-    used.insert(wanted);
-  });
-  for (const auto& entry : checkpoint.entries()) {
-    const bool ignorable = ends_with(entry.name, "rotary_emb.inv_freq") || (entry.name == "lm_head.weight" && model.info().tied_embeddings);
-    require(used.count(entry.name) > 0 || ignorable, "{}: tensor '{}' {} is not part of {}", checkpoint.path(), entry.name,
-            entry.shape.str(), model.info().architecture);
+// Names of the head, which checkpoints may hold though it is the embedding.
+std::set<std::string> tied_head_names(const Model& model) {
+  std::set<std::string> names;
+  if (!model.info().tied_embeddings) return names;
+  for (const auto& row : model.weight_table()) {
+    if (row.name == "head") names.insert({row.hf + ".weight", row.gguf + ".weight"});
   }
+  return names;
+}
+
+[[noreturn]] void fail_missing(const Checkpoint& checkpoint, const std::string& wanted, const Shape& shape) {
+  std::vector<std::string> names;
+  for (const auto& entry : checkpoint.entries()) names.push_back(entry.name);
+  fail("{}: tensor '{}' is missing (expected shape {}){}", checkpoint.path(), wanted, shape.str(),
+       suggestion(wanted, names));
+}
+
+// Whether a tensor's data are part of another's.
+bool lies_in(const Tensor& part, const Tensor& whole) {
+  return part.raw() >= whole.raw() && part.raw() < whole.raw() + whole.bytes();
+}
+
+// Called with every parameter and its stored values, `owned` if they are a copy that nobody else holds;
+// undefined for what is optional and absent.
+using StoredVisitor =
+    FunctionRef<void(const WeightMapping& mapping, Tensor& parameter, const Tensor& values, bool owned)>;
+
+void read_parameters(Model& model, const Checkpoint& checkpoint, StoredVisitor visitor) {
+  const std::vector<WeightMapping> mappings = expand(model);
+  const StoredNames names(checkpoint, mappings);
+  std::set<std::string> used;
+  size_t index = 0;
+  model.visit("", [&](const std::string&, Tensor& parameter) {
+    const WeightMapping& mapping = mappings[index++];
+    const StoredTensor& place = names.place(mapping);
+    const std::string wanted = names.actual(place.name);
+    const TensorEntry* entry = place.name.empty() ? nullptr : checkpoint.find(wanted);
+    if (entry == nullptr) {
+      require(!place.name.empty() || place.at.optional,
+              "{}: parameter '{}' has no tensor in {} checkpoints of {}", checkpoint.path(),
+              mapping.parameter, names.naming() == Naming::gguf ? "GGUF" : "Hugging Face",
+              model.info().architecture);
+      if (!place.at.optional) fail_missing(checkpoint, wanted, place.shape);
+      return visitor(mapping, parameter, Tensor(), false);
+    }
+    require(entry->shape == place.shape, "{}: tensor '{}': expected shape {}, found {}", checkpoint.path(),
+            wanted, place.shape.str(), entry->shape.str());
+    require(is_floating(entry->type) || is_block(entry->type),
+            "{}: tensor '{}': expected floating point, found {}", checkpoint.path(), wanted,
+            name(entry->type));
+    used.insert(wanted);
+    const Tensor stored = checkpoint.read(wanted);
+    const Tensor values = take_parameter(stored, place, mapping.shape);
+    visitor(mapping, parameter, values, !lies_in(values, stored));
+    if (!lies_in(parameter, stored)) checkpoint.release(wanted);
+  });
+  const std::set<std::string> tied = tied_head_names(model);
+  for (const auto& entry : checkpoint.entries()) {
+    require(used.contains(entry.name) || tied.contains(entry.name) || is_ignored(model, entry.name),
+            "{}: tensor '{}' {} is not part of {}", checkpoint.path(), entry.name, entry.shape.str(),
+            model.info().architecture);
+  }
+}
+
+// What an optional parameter that the checkpoint lacks is.
+Tensor absent_value(Model& model, const WeightMapping& mapping) {
+  if (mapping.parameter == "head.weight") {
+    Tensor embedding;
+    model.visit("", [&](const std::string& name, Tensor& parameter) {
+      if (name == "embed.weight") embedding = parameter;
+    });
+    if (embedding.defined() && embedding.shape() == mapping.shape) return embedding;
+  }
+  require(ends_with(mapping.parameter, ".bias"),
+          "{}: parameter '{}' is in no tensor of the checkpoint, and only a bias or the head may be",
+          model.info().model_type, mapping.parameter);
+  return Tensor::zeros(mapping.shape);
+}
+
+// What linear layers and embeddings read as it is.
+bool stays_as_stored(DType type) {
+  return type == DType::f32 || type == DType::bf16 || type == DType::f16 || block_type(type).has_value();
+}
+
+}  // namespace
+
+void load_weights(Model& model, const Checkpoint& checkpoint, Residence residence) {
+  read_parameters(
+      model, checkpoint,
+      [&](const WeightMapping& mapping, Tensor& parameter, const Tensor& values, bool owned) {
+        if (!values.defined()) {
+          parameter = absent_value(model, mapping);
+        } else if (residence == Residence::inference && !mapping.f32 && stays_as_stored(values.dtype())) {
+          parameter = values;
+        } else {
+          parameter = values.dtype() == DType::f32 && !owned ? values.clone() : values.to(DType::f32);
+        }
+      });
+}
+
+void restore_weights(Model& model, const Checkpoint& checkpoint) {
+  read_parameters(model, checkpoint,
+                  [&](const WeightMapping& mapping, Tensor& parameter, const Tensor& values, bool) {
+                    require(values.defined() && values.dtype() == DType::f32,
+                            "{}: parameter '{}': expected f32 values, found {}", checkpoint.path(),
+                            mapping.parameter, describe(values));
+                    parameter.copy_from(values);
+                    parameter.mark_modified();
+                  });
 }
 
 void initialize_weights(Model& model, uint64_t seed, float standard_deviation) {
@@ -98,7 +163,8 @@ void initialize_weights(Model& model, uint64_t seed, float standard_deviation) {
     const float deviation = standard_deviation * (into_residual ? residual : 1.0f);
     float* data = parameter.data<float>();
     const uint64_t stream = hash_name(name);
-    // Blocks of a fixed size, each with its own part of the stream: the same values for any number of threads.
+    // Blocks of a fixed size, each with its own part of the stream: the same values for any number of
+    // threads.
     constexpr int64_t block = 4096;
     const int64_t n = parameter.elements();
     parallel_for((n + block - 1) / block, 1, [&](int64_t first, int64_t last) {
@@ -110,8 +176,8 @@ void initialize_weights(Model& model, uint64_t seed, float standard_deviation) {
   });
 }
 
-void save_tensors(const std::string& directory, const std::vector<std::pair<std::string, Tensor>>& tensors, DType type,
-                  uint64_t max_shard_bytes) {
+void save_tensors(const std::string& directory, const std::vector<std::pair<std::string, Tensor>>& tensors,
+                  DType type, uint64_t max_shard_bytes) {
   std::vector<TensorEntry> entries;
   std::unordered_map<std::string, Tensor> by_name;
   for (const auto& [name, tensor] : tensors) {
@@ -122,13 +188,31 @@ void save_tensors(const std::string& directory, const std::vector<std::pair<std:
     entries.push_back(entry);
     by_name[name] = tensor.detach();
   }
-  write_hf_weights(directory, entries, [&](const TensorEntry& entry) { return by_name.at(entry.name).to(type); }, max_shard_bytes);
+  write_hf_weights(
+      directory, entries, [&](const TensorEntry& entry) { return by_name.at(entry.name).to(type); },
+      max_shard_bytes);
 }
 
 void save_weights(Model& model, const std::string& directory, DType type, uint64_t max_shard_bytes) {
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  model.visit("", [&](const std::string& name, Tensor& parameter) { tensors.emplace_back(hf_name(model, name), parameter); });
-  save_tensors(directory, tensors, type, max_shard_bytes);
+  const std::vector<WeightMapping> mappings = expand(model);
+  std::unordered_map<std::string, Tensor> parameters;
+  model.visit("", [&](const std::string& name, Tensor& parameter) { parameters[name] = parameter.detach(); });
+  std::unordered_map<std::string, StoredGroup> groups;
+  std::vector<TensorEntry> entries;
+  for (auto& group : group_by_tensor(mappings, StoredNames(Naming::hugging_face))) {
+    entries.push_back({group.name, type, group.shape});
+    groups.emplace(group.name, std::move(group));
+  }
+  write_hf_weights(
+      directory, entries,
+      [&](const TensorEntry& entry) {
+        const StoredGroup& group = groups.at(entry.name);
+        Tensor stored = Tensor::empty(group.shape, type);
+        for (const WeightMapping* part : group.parts)
+          put_parameter(stored, part->hf, parameters.at(part->parameter).to(type));
+        return stored;
+      },
+      max_shard_bytes);
 }
 
 }  // namespace qkv

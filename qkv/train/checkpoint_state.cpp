@@ -55,15 +55,7 @@ void load_training_state(const std::string& path, Model& model, AdamW& optimizer
   recipe_state = state.object("recipe").json();
 
   // The optimizer holds the parameters' tensors, so their data is replaced in place.
-  const auto weights = open_checkpoint(path);
-  model.visit("", [&](const std::string& name, Tensor& parameter) {
-    const std::string wanted = hf_name(model, name);
-    const Tensor stored = weights->read(wanted);
-    require(stored.shape() == parameter.shape() && stored.dtype() == DType::f32, "{}: tensor '{}': expected f32 {}, found {}", path, wanted,
-            parameter.shape().str(), describe(stored));
-    parameter.copy_from(stored);
-    parameter.mark_modified();
-  });
+  restore_weights(model, *open_checkpoint(path));
   optimizer.restore(state.integer("optimizer_steps"));
   if (optimizer.steps() == 0) return;
   const auto states = open_checkpoint(path + "/" + kOptimizerDirectory + "/model.safetensors");

@@ -1,39 +1,16 @@
 // Weight tables made concrete: names, shapes of fused and stacked tensors, and the rows each parameter owns.
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <set>
 
-#include "qkv/models/model.h"
 #include "qkv/models/weight_map.h"
+#include "tests/models/parts_model.h"
 #include "tests/support/test_paths.h"
 
 namespace qkv {
 namespace {
 
-// A model that only has parameters and a table.
-class Parts : public Model {
- public:
-  explicit Parts(std::vector<std::pair<std::string, Shape>> parts, std::vector<WeightRow> table)
-      : table_(std::move(table)) {
-    for (auto& [name, shape] : parts) parameters_.emplace_back(name, Tensor::placeholder(shape));
-    info_.model_type = "parts";
-  }
-  const ModelInfo& info() const override { return info_; }
-  Tensor forward(const std::vector<int32_t>&, const Pass&) const override { return {}; }
-  const Tensor& head() const override { return parameters_[0].second; }
-  SequenceState make_state() const override { return {}; }
-  std::vector<WeightRow> weight_table() const override { return table_; }
-  Json hf_config() const override { return Json::object(); }
-  void visit(const std::string& prefix, const ParameterVisitor& visitor) override {
-    for (auto& [name, tensor] : parameters_) visitor(prefix + name, tensor);
-  }
-
- private:
-  ModelInfo info_;
-  std::vector<WeightRow> table_;
-  std::vector<std::pair<std::string, Tensor>> parameters_;
-};
+using test::Parts;
 
 TEST(WeightMap, FusedHeadsInterleaved) {
   const Placement q{.offset = 0, .run = 4, .stride = 12}, k{.offset = 4, .run = 4, .stride = 12},
