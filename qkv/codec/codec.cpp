@@ -1,0 +1,134 @@
+#include "qkv/codec/codec.h"
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "qkv/codec/dictionary.h"
+#include "qkv/codec/split.h"
+#include "qkv/core/error.h"
+
+namespace qkv {
+namespace {
+
+constexpr std::array<std::string_view, kCodecCount> kNames = {"raw", "dictionary", "split", "zstd"};
+
+void zstd_decode(std::span<const std::byte> data, std::span<std::byte> raw) {
+  const size_t size = ZSTD_decompress(raw.data(), raw.size(), data.data(), data.size());
+  require(ZSTD_isError(size) == 0, "[codec] zstd: {}", ZSTD_getErrorName(size));
+  require(size == raw.size(), "[codec] zstd: expected {} bytes, found {}", raw.size(), size);
+}
+
+// Pieces spread over the chunk, together a 32nd of it: enough to tell which codecs are hopeless.
+void take_sample(std::span<const std::byte> raw, std::vector<std::byte>& sample) {
+  constexpr size_t pieces = 8, share = 32;
+  const size_t piece = raw.size() / share / pieces / 64 * 64;
+  sample.clear();
+  for (size_t p = 0; p < pieces; ++p) {
+    const size_t begin = raw.size() / pieces * p / 64 * 64;
+    sample.insert(sample.end(), raw.begin() + static_cast<std::ptrdiff_t>(begin),
+                  raw.begin() + static_cast<std::ptrdiff_t>(begin + piece));
+  }
+}
+
+// Whether 16-bit words take more than `limit` different values.
+bool more_distinct_words(std::span<const std::byte> words, size_t limit) {
+  std::vector<uint64_t> seen(65536 / 64);
+  size_t count = 0;
+  for (size_t i = 0; i + 2 <= words.size() && count <= limit; i += 2) {
+    const size_t word = static_cast<size_t>(words[i]) | static_cast<size_t>(words[i + 1]) << 8;
+    const uint64_t bit = uint64_t{1} << word % 64;
+    count += (seen[word / 64] & bit) == 0 ? 1 : 0;
+    seen[word / 64] |= bit;
+  }
+  return count > limit;
+}
+
+}  // namespace
+
+std::string_view codec_name(CodecId codec) {
+  return kNames[static_cast<size_t>(codec)];
+}
+
+struct ChunkEncoder::Scratch {
+  SplitScratch split;
+  std::vector<std::byte> sample, trial, best;
+};
+
+ChunkEncoder::ChunkEncoder(const EncodeOptions& options)
+    : options_(options), scratch_(std::make_unique<Scratch>()) {}
+ChunkEncoder::~ChunkEncoder() = default;
+
+bool ChunkEncoder::encode_by(CodecId codec, std::span<const std::byte> raw, Elements elements,
+                             std::vector<std::byte>& out) {
+  if (codec == CodecId::dictionary) return dictionary_encode(raw, options_.dictionary_entries, out);
+  if (codec == CodecId::split) return split_encode(raw, elements, scratch_->split, out);
+  out.resize(ZSTD_compressBound(raw.size()));
+  const size_t size = ZSTD_compress(out.data(), out.size(), raw.data(), raw.size(), options_.zstd_level);
+  require(ZSTD_isError(size) == 0, "[codec] zstd: {}", ZSTD_getErrorName(size));
+  out.resize(size);
+  return size < raw.size();
+}
+
+// What is worth trying on the whole chunk.
+std::vector<CodecId> ChunkEncoder::candidates(std::span<const std::byte> raw, Elements elements) {
+  std::vector<CodecId> all;
+  if (options_.split) all.push_back(CodecId::split);
+  if (options_.dictionary && elements != Elements::words32) all.push_back(CodecId::dictionary);
+  if (options_.zstd) all.push_back(CodecId::zstd);
+  constexpr size_t least_sampled = 1 << 16;
+  if (options_.patience <= 0 || all.size() < 2 || raw.size() < least_sampled) return all;
+
+  take_sample(raw, scratch_->sample);
+  // Indices into more than this take more bits than the split codec leaves of a weight.
+  constexpr size_t most_entries = 1536;
+  if (options_.split && options_.dictionary && more_distinct_words(scratch_->sample, most_entries))
+    std::erase(all, CodecId::dictionary);
+  const auto sampled = static_cast<double>(scratch_->sample.size());
+  double best = sampled;
+  std::vector<double> sizes;
+  for (const CodecId codec : all) {
+    const bool smaller = encode_by(codec, scratch_->sample, elements, scratch_->trial);
+    double size = smaller ? static_cast<double>(scratch_->trial.size()) : sampled;
+    best = std::min(best, size);
+    // A codebook costs the sample as much as the whole chunk: it gets the benefit of the doubt.
+    if (codec == CodecId::dictionary) size -= 512;
+    sizes.push_back(size);
+  }
+  std::vector<CodecId> kept;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (sizes[i] <= best * options_.patience) kept.push_back(all[i]);
+  }
+  return kept;
+}
+
+ChunkEncoder::Result ChunkEncoder::encode(std::span<const std::byte> raw, Elements elements) {
+  Result result{CodecId::raw, raw};
+  for (const CodecId codec : candidates(raw, elements)) {
+    if (!encode_by(codec, raw, elements, scratch_->trial) || scratch_->trial.size() >= result.data.size())
+      continue;
+    std::swap(scratch_->trial, scratch_->best);
+    result = {codec, scratch_->best};
+  }
+  return result;
+}
+
+void decode_chunk(CodecId codec, std::span<const std::byte> data, std::span<std::byte> raw) {
+  switch (codec) {
+    case CodecId::raw:
+      require(data.size() == raw.size(), "[codec] raw: expected {} bytes, found {}", raw.size(), data.size());
+      std::memcpy(raw.data(), data.data(), raw.size());
+      return;
+    case CodecId::dictionary:
+      return dictionary_decode(data, raw);
+    case CodecId::split:
+      return split_decode(data, raw);
+    case CodecId::zstd:
+      return zstd_decode(data, raw);
+  }
+  fail("[codec] unknown codec {}", static_cast<int>(codec));
+}
+
+}  // namespace qkv
