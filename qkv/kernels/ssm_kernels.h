@@ -60,6 +60,32 @@ struct ScanGradients {
   float *dskip = nullptr, *ddelta_bias = nullptr;  // (channels), accumulated; null where there is none
 };
 
+// Tokens of one chunk of Mamba-2 at most.
+constexpr int64_t kSsdChunk = 96;
+
+// Neighbouring tokens of one sequence and neighbouring heads of one group (they share b and c) of Mamba-2:
+//   h[t] = exp(dt[t] a) h[t - 1] + dt[t] b[t] x[t]^T  (states, head_dim),   y[t] = c[t] h[t] + skip x[t].
+// Pointers are to the first token and head. A head's state is (states, head_dim), heads one after the other.
+template <typename T>
+struct SsdChunk {
+  const T *x = nullptr, *b = nullptr, *c = nullptr;  // rows of (heads, head_dim) and of (states)
+  T* y = nullptr;                                    // rows as x
+  const float* dt = nullptr;                         // rows of (heads)
+  const float* a = nullptr;                          // (heads), negative
+  const float* skip = nullptr;                       // (heads) or null
+  int64_t tokens = 0, heads = 0, head_dim = 0, states = 0;
+  int64_t x_stride = 0, bc_stride = 0, dt_stride = 0;  // from token to token
+};
+
+template <typename T>
+struct SsdGradients {
+  const T* dy = nullptr;                  // rows as x
+  T* dx = nullptr;                        // rows as x
+  float *db = nullptr, *dc = nullptr;     // rows as b; these heads' share, overwritten
+  float* ddt = nullptr;                   // rows as dt
+  float *da = nullptr, *dskip = nullptr;  // (heads), overwritten; dskip null where there is none
+};
+
 template <typename T>
 struct SsmKernels {
   // y of tokens [begin, end).
@@ -74,6 +100,30 @@ struct SsmKernels {
   void (*scan_backward)(const ScanSequence<T>& sequence, const ScanGradients<T>& gradients, void* scratch);
   // Bytes of 64-byte aligned scratch for either.
   size_t (*scan_scratch_bytes)(int64_t channels, int64_t states);
+
+  // dt = min(max(f(x + bias), least), most) for each of n rows of `heads`, f softplus or the identity; bias
+  // may be null.
+  void (*ssd_steps)(const T* x, const float* bias, bool softplus, float least, float most, float* dt,
+                    int64_t rows, int64_t heads);
+  // dx = ddt times the slope, zero where dt was limited; added to dbias (heads) unless null.
+  void (*ssd_steps_backward)(const T* x, const float* bias, bool softplus, float least, float most,
+                             const float* ddt, T* dx, float* dbias, int64_t rows, int64_t heads);
+  // Any number of tokens one after the other: y, and the heads' states go on.
+  void (*ssd_recurrent)(const SsdChunk<T>& chunk, float* state);
+  // What the chunk (at most kSsdChunk tokens) adds to the heads' states, and by what it multiplies those
+  // before it: state after = decay (heads) * state before + added.
+  void (*ssd_state)(const SsdChunk<T>& chunk, float* added, float* decay, void* scratch);
+  // y, from the heads' states before the chunk (null: zeros).
+  void (*ssd_output)(const SsdChunk<T>& chunk, const float* before, void* scratch);
+  // What the chunk's y adds to the gradient of the states before it, which beside that is decay * gradient of
+  // those after.
+  void (*ssd_state_backward)(const SsdChunk<T>& chunk, const T* dy, float* added, float* decay,
+                             void* scratch);
+  // All other gradients, from the states before the chunk and the gradient of those after it (null: zeros).
+  void (*ssd_backward)(const SsdChunk<T>& chunk, const SsdGradients<T>& gradients, const float* before,
+                       const float* dafter, void* scratch);
+  // Bytes of 64-byte aligned scratch for any of the last four.
+  size_t (*ssd_scratch_bytes)(int64_t head_dim, int64_t states);
 };
 
 }  // namespace qkv

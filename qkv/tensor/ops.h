@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "qkv/kernels/kernels.h"
@@ -71,7 +72,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Packed
 // n_q rows are the queries' own. Row strides in elements. Writes out (n_q, n_heads * v_dim).
 void attend_cached(const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out, const AttentionSpec& spec);
 
-// ---- state spaces (ops/conv1d.cpp, ops/scan.cpp) ----
+// ---- state spaces (ops/conv1d.cpp, ops/scan.cpp, ops/ssd.cpp) ----
 //
 // These mix along the tokens of each sequence and never across two. With `states` (off the tape), one f32 tensor per
 // sequence, a sequence goes on from its state and leaves the new one there; without, each starts from zeros.
@@ -98,6 +99,27 @@ struct ScanOptions {
 // of every 64th token and makes those between again.
 Tensor selective_scan(const ScanInputs& in, const PackedSequences& sequences, const ScanOptions& options = {},
                       const std::vector<Tensor>& states = {});
+
+struct SsdInputs {
+  Tensor x;        // (T, heads * P)
+  Tensor dt;       // (T, heads)
+  Tensor a;        // (heads), negative
+  Tensor b, c;     // (T, groups * N); head h uses group h / (heads / groups)
+  Tensor skip;     // (heads) or undefined
+  Tensor dt_bias;  // (heads) or undefined
+};
+struct SsdOptions {
+  int64_t groups = 1;
+  bool softplus = true;  // of dt + dt_bias
+  float least = 0, most = std::numeric_limits<float>::infinity();  // steps are limited to this range
+};
+// Mamba-2's state-space dual form (Dao & Gu, arXiv 2405.21060): with d = softplus(dt + dt_bias) per head, h[t] = exp(d[t] a)
+// h[t - 1] + d[t] b[t] x[t]^T and y[t] = c[t] h[t] + skip x[t], (T, heads * P). States (heads, N, P). Chunks of 96 tokens are
+// matrix products with the state passed between them, which is what backward keeps; few tokens that go on from a state are
+// taken one by one.
+Tensor ssd(const SsdInputs& in, const PackedSequences& sequences, const SsdOptions& options = {},
+           const std::vector<Tensor>& states = {});
+
 // -exp(a_log), f32: Mamba's rates from their trained logarithm.
 Tensor decay_rates(const Tensor& a_log);
 
@@ -136,6 +158,8 @@ Tensor mean(const Tensor& x);         // all elements -> (1), f32
 Tensor reshape(const Tensor& x, Shape shape);
 Tensor slice_rows(const Tensor& x, int64_t begin, int64_t end);
 Tensor slice_cols(const Tensor& x, int64_t begin, int64_t end);
+// Columns cut into pieces of these widths, which sum up to x's.
+std::vector<Tensor> split_cols(const Tensor& x, const std::vector<int64_t>& widths);
 Tensor concat_rows(const std::vector<Tensor>& parts);
 Tensor concat_cols(const std::vector<Tensor>& parts);
 Tensor select_rows(const Tensor& x, const std::vector<int64_t>& rows);  // rows may repeat; dx accumulates

@@ -250,5 +250,174 @@ TYPED_TEST(SsmKernelTest, ScanAtTheEndsOfTheRange) {
   });
 }
 
+TYPED_TEST(SsmKernelTest, Ssd) {
+  using T = TypeParam;
+  struct Size {
+    int64_t tokens, heads, head_dim, states;
+  };
+  for (const auto& [tokens, heads, head_dim, states] :
+       {Size{1, 1, 1, 1}, {5, 2, 3, 4}, {16, 1, 16, 16}, {33, 3, 8, 20}, {96, 2, 40, 17}, {95, 1, 64, 32}}) {
+    for (const bool going_on : {true, false}) {
+      SCOPED_TRACE(::testing::Message() << tokens << " tokens, " << heads << " heads of " << head_dim << ", "
+                                        << states << " states, going on " << going_on);
+      reference::Ssd<double> in;
+      in.heads = heads;
+      in.head_dim = head_dim;
+      in.states = states;
+      in.softplus = false;
+      const int64_t width = heads * head_dim;
+      in.x = rounded<T>(normal_values(tokens * width, 1));
+      in.dt = normal_values(tokens * heads, 2);
+      for (double& v : in.dt) v = static_cast<double>(static_cast<float>(std::exp(v - 1)));
+      in.dt[in.dt.size() / 2] = 40;  // one token that forgets everything
+      in.a = normal_values(heads, 3);
+      for (double& v : in.a) v = static_cast<double>(static_cast<float>(-std::exp(v)));
+      in.b = rounded<T>(normal_values(tokens * states, 4));
+      in.c = rounded<T>(normal_values(tokens * states, 5));
+      if (going_on) in.skip = normal_values(heads, 6);
+      const Doubles dy = rounded<T>(normal_values(tokens * width, 7));
+      const Doubles before = going_on ? normal_values(heads * states * head_dim, 8) : Doubles();
+      const Doubles dafter = going_on ? normal_values(heads * states * head_dim, 9) : Doubles();
+      Doubles h = before;
+      const Doubles y = reference::ssd(in, {0, tokens}, &h);
+      const auto g = reference::ssd_gradients(in, dy, before, dafter);
+
+      const auto x = stored<T>(in.x), b = stored<T>(in.b), c = stored<T>(in.c), dy_t = stored<T>(dy);
+      const auto dt = stored<float>(in.dt), a = stored<float>(in.a), skip = stored<float>(in.skip);
+      const auto before_f = stored<float>(before), dafter_f = stored<float>(dafter);
+      this->for_each_isa([&](const TypedKernels<T>& k) {
+        const AlignedScratch scratch(k.ssm.ssd_scratch_bytes(head_dim, states));
+        std::vector<T> out(x.size()), dx(x.size());
+        std::vector<float> state(h.size()), dstate(h.size()), decay(static_cast<size_t>(heads)),
+            again = decay;
+        SsdChunk<T> s;
+        s.x = x.data();
+        s.b = b.data();
+        s.c = c.data();
+        s.y = out.data();
+        s.dt = dt.data();
+        s.a = a.data();
+        if (going_on) s.skip = skip.data();
+        s.tokens = tokens;
+        s.heads = heads;
+        s.head_dim = head_dim;
+        s.states = states;
+        s.x_stride = width;
+        s.bc_stride = states;
+        s.dt_stride = heads;
+        const auto bound = [](const Doubles& values) { return 5e-6 * (0.1 + largest(values)); };
+        const float* h0 = going_on ? before_f.data() : nullptr;
+        // Added to what is carried over the chunk.
+        const auto carried = [&](const std::vector<float>& added, const Doubles& from) {
+          Doubles all = widened(added);
+          for (size_t i = 0; i < from.size(); ++i)
+            all[i] += decay[i / static_cast<size_t>(states * head_dim)] * from[i];
+          return all;
+        };
+        k.ssm.ssd_state(s, state.data(), decay.data(), scratch.memory);
+        ASSERT_TRUE(near(carried(state, before), h, 0, bound(h)));
+        k.ssm.ssd_output(s, h0, scratch.memory);
+        ASSERT_TRUE(near(widened(out), y, kRounding<T>, bound(y)));
+        std::vector<float> walked = before_f;
+        walked.resize(h.size());
+        out.assign(out.size(), T{});
+        k.ssm.ssd_recurrent(s, walked.data());
+        ASSERT_TRUE(near(widened(out), y, kRounding<T>, bound(y)));
+        ASSERT_TRUE(near(widened(walked), h, 0, bound(h)));
+
+        k.ssm.ssd_state_backward(s, dy_t.data(), dstate.data(), again.data(), scratch.memory);
+        ASSERT_TRUE(same_bits(decay, again));
+        ASSERT_TRUE(near(carried(dstate, dafter), g.dh, 0, bound(g.dh)));
+        std::vector<float> db(b.size(), 5.0f), dc(c.size(), 5.0f), ddt(dt.size(), 5.0f), da(a.size(), 5.0f),
+            dskip(a.size(), 5.0f);
+        SsdGradients<T> gradients;
+        gradients.dy = dy_t.data();
+        gradients.dx = dx.data();
+        gradients.db = db.data();
+        gradients.dc = dc.data();
+        gradients.ddt = ddt.data();
+        gradients.da = da.data();
+        if (going_on) gradients.dskip = dskip.data();
+        k.ssm.ssd_backward(s, gradients, h0, going_on ? dafter_f.data() : nullptr, scratch.memory);
+        ASSERT_TRUE(near(widened(dx), g.dx, kRounding<T>, bound(g.dx)));
+        ASSERT_TRUE(near(widened(db), g.db, 0, bound(g.db)));
+        ASSERT_TRUE(near(widened(dc), g.dc, 0, bound(g.dc)));
+        ASSERT_TRUE(near(widened(ddt), g.dsteps, 0, bound(g.dsteps)));
+        ASSERT_TRUE(near(widened(da), g.da, 0, bound(g.da)));
+        if (going_on) {
+          ASSERT_TRUE(near(widened(dskip), g.dskip, 0, bound(g.dskip)));
+        }
+      });
+    }
+  }
+}
+
+TYPED_TEST(SsmKernelTest, SsdIsCausal) {
+  using T = TypeParam;
+  constexpr int64_t tokens = 40, changed = 21;
+  this->for_each_isa([&](const TypedKernels<T>& k) {
+    const auto run = [&](float later) {
+      auto x = stored<T>(normal_values(tokens, 1)), b = stored<T>(normal_values(tokens, 2)),
+           c = stored<T>(normal_values(tokens, 3));
+      std::vector<float> dt(tokens, 0.1f), a = {-1.0f};
+      for (size_t t = changed; t < tokens; ++t) {
+        x[t] = b[t] = c[t] = from_float<T>(later);
+        dt[t] = later;
+      }
+      std::vector<T> y(tokens);
+      SsdChunk<T> s;
+      s.x = x.data();
+      s.b = b.data();
+      s.c = c.data();
+      s.y = y.data();
+      s.dt = dt.data();
+      s.a = a.data();
+      s.tokens = tokens;
+      s.heads = s.head_dim = s.states = s.x_stride = s.bc_stride = s.dt_stride = 1;
+      const AlignedScratch scratch(k.ssm.ssd_scratch_bytes(1, 1));
+      k.ssm.ssd_output(s, nullptr, scratch.memory);
+      y.resize(changed);
+      return y;
+    };
+    EXPECT_TRUE(same_bits(run(0.5f), run(1000.0f)));
+  });
+}
+
+TYPED_TEST(SsmKernelTest, SsdSteps) {
+  using T = TypeParam;
+  for (const int64_t heads : {1, 7, 16, 24}) {
+    constexpr int64_t rows = 3;
+    reference::Ssd<double> in;
+    in.heads = heads;
+    in.least = static_cast<double>(0.2f);
+    in.most = 2;
+    in.dt = rounded<T>(normal_values(rows * heads, 1, 3));
+    in.bias = normal_values(heads, 2);
+    const Doubles ddt = normal_values(rows * heads, 3);
+    const auto x = stored<T>(in.dt);
+    const auto bias = stored<float>(in.bias), ddt_f = stored<float>(ddt);
+    for (const bool softplus : {true, false}) {
+      in.softplus = softplus;
+      Doubles steps, dx, dbias(static_cast<size_t>(heads), 0.0);
+      for (int64_t i = 0; i < rows * heads; ++i) {
+        double slope = 0;
+        steps.push_back(in.step(i / heads, i % heads, &slope));
+        dx.push_back(slope * ddt[static_cast<size_t>(i)]);
+        dbias[static_cast<size_t>(i % heads)] += dx.back();
+      }
+      this->for_each_isa([&](const TypedKernels<T>& k) {
+        std::vector<float> out(x.size()), db(bias.size(), 0.0f);
+        std::vector<T> dx_t(x.size());
+        k.ssm.ssd_steps(x.data(), bias.data(), softplus, 0.2f, 2.0f, out.data(), rows, heads);
+        ASSERT_TRUE(near(widened(out), steps, 2e-6, 1e-6));
+        k.ssm.ssd_steps_backward(x.data(), bias.data(), softplus, 0.2f, 2.0f, ddt_f.data(), dx_t.data(),
+                                 db.data(), rows, heads);
+        ASSERT_TRUE(near(widened(dx_t), dx, kRounding<T> + 2e-6, 1e-6));
+        ASSERT_TRUE(near(widened(db), dbias, 2e-6, 2e-6));
+      });
+    }
+  }
+}
+
 }  // namespace
 }  // namespace qkv::test

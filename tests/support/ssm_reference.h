@@ -149,4 +149,114 @@ ScanGradients<S> selective_scan_gradients(const Scan<S>& in, const std::vector<i
   return g;
 }
 
+template <typename S>
+struct Ssd {
+  Array<S> x, dt;       // (T, heads * head_dim), (T, heads)
+  Array<S> a;           // (heads)
+  Array<S> b, c;        // (T, groups * states)
+  Array<S> skip, bias;  // (heads); each may be empty
+  int64_t heads = 0, head_dim = 0, states = 0, groups = 1;
+  bool softplus = true;
+  S least = 0, most = std::numeric_limits<S>::infinity();
+
+  // The step of token t and its slope.
+  S step(int64_t t, int64_t head, S* slope = nullptr) const {
+    const S raw = dt[at(t, heads, head)] + (bias.empty() ? S(0) : bias[static_cast<size_t>(head)]);
+    const S free = softplus ? reference::softplus(raw) : raw;
+    const bool limited = free < least || free > most;
+    if (slope != nullptr) *slope = limited ? S(0) : softplus ? sigmoid(raw) : S(1);
+    return std::min(std::max(free, least), most);
+  }
+};
+
+// h (sequences, heads, states, head_dim): the states before the first tokens (or empty), and after the last.
+template <typename S>
+Array<S> ssd(const Ssd<S>& in, const std::vector<int64_t>& offsets, Array<S>* h = nullptr) {
+  Array<S> y(in.x.size()), own;
+  Array<S>& all = h != nullptr ? *h : own;
+  all.resize((offsets.size() - 1) * static_cast<size_t>(in.heads * in.states * in.head_dim), S(0));
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    for (int64_t head = 0; head < in.heads; ++head) {
+      const int64_t group = head / (in.heads / in.groups);
+      S* state = &all[(s * static_cast<size_t>(in.heads) + static_cast<size_t>(head)) *
+                      static_cast<size_t>(in.states * in.head_dim)];
+      for (int64_t t = offsets[s]; t < offsets[s + 1]; ++t) {
+        const S step = in.step(t, head), decay = std::exp(step * in.a[static_cast<size_t>(head)]);
+        for (int64_t p = 0; p < in.head_dim; ++p) {
+          const size_t i = at(t, in.heads * in.head_dim, head * in.head_dim + p);
+          S sum = in.skip.empty() ? S(0) : in.skip[static_cast<size_t>(head)] * in.x[i];
+          for (int64_t n = 0; n < in.states; ++n) {
+            const size_t j = at(t, in.groups * in.states, group * in.states + n);
+            S& value = state[at(n, in.head_dim, p)];
+            value = decay * value + step * in.x[i] * in.b[j];
+            sum += value * in.c[j];
+          }
+          y[i] = sum;
+        }
+      }
+    }
+  }
+  return y;
+}
+
+template <typename S>
+struct SsdGradients {
+  Array<S> dx, ddt, da, db, dc, dskip, dbias;  // as the inputs; ddt of the raw dt
+  Array<S> dsteps;                             // as dt, of the steps
+  Array<S> dh;                                 // of the states before the first tokens
+};
+
+// The recurrence of one sequence walked back: the upstream gradients are dy and, of the last states, dh_last
+// (or empty); h are the states before the first token (or empty).
+template <typename S>
+SsdGradients<S> ssd_gradients(const Ssd<S>& in, const Array<S>& dy, Array<S> h = {}, Array<S> dh_last = {}) {
+  const int64_t tokens = static_cast<int64_t>(in.dt.size()) / in.heads, size = in.states * in.head_dim;
+  const auto zeros = [](const Array<S>& like) { return Array<S>(like.size(), S(0)); };
+  SsdGradients<S> g{zeros(in.x),    zeros(in.dt),   zeros(in.a),  zeros(in.b), zeros(in.c),
+                    zeros(in.skip), zeros(in.bias), zeros(in.dt), {}};
+  h.resize(static_cast<size_t>(in.heads * size), S(0));
+  dh_last.resize(h.size(), S(0));
+  g.dh = dh_last;
+  for (int64_t head = 0; head < in.heads; ++head) {
+    const int64_t group = head / (in.heads / in.groups);
+    const auto head_index = static_cast<size_t>(head);
+    Array<S> states(h.begin() + head * size, h.begin() + (head + 1) * size);  // before every token
+    for (int64_t t = 0; t < tokens; ++t) {
+      const S step = in.step(t, head), decay = std::exp(step * in.a[head_index]);
+      for (int64_t i = 0; i < size; ++i) {
+        const size_t j = at(t, in.groups * in.states, group * in.states + i / in.head_dim);
+        const S x = in.x[at(t, in.heads * in.head_dim, head * in.head_dim + i % in.head_dim)];
+        states.push_back(decay * states[at(t, size, i)] + step * x * in.b[j]);
+      }
+    }
+    for (int64_t t = tokens - 1; t >= 0; --t) {
+      S slope = 0;
+      const S step = in.step(t, head, &slope), decay = std::exp(step * in.a[head_index]);
+      S dstep = 0;
+      for (int64_t i = 0; i < size; ++i) {
+        const size_t j = at(t, in.groups * in.states, group * in.states + i / in.head_dim);
+        const size_t k = at(t, in.heads * in.head_dim, head * in.head_dim + i % in.head_dim);
+        S& carry = g.dh[at(head, size, i)];
+        carry += dy[k] * in.c[j];
+        g.dc[j] += dy[k] * states[at(t + 1, size, i)];
+        g.db[j] += carry * step * in.x[k];
+        g.dx[k] += carry * step * in.b[j];
+        const S dexponent = carry * decay * states[at(t, size, i)];
+        dstep += carry * in.x[k] * in.b[j] + in.a[head_index] * dexponent;
+        g.da[head_index] += step * dexponent;
+        carry *= decay;
+      }
+      for (int64_t p = 0; p < in.head_dim && !in.skip.empty(); ++p) {
+        const size_t k = at(t, in.heads * in.head_dim, head * in.head_dim + p);
+        g.dx[k] += in.skip[head_index] * dy[k];
+        g.dskip[head_index] += dy[k] * in.x[k];
+      }
+      g.dsteps[at(t, in.heads, head)] = dstep;
+      g.ddt[at(t, in.heads, head)] = dstep * slope;
+      if (!in.bias.empty()) g.dbias[head_index] += dstep * slope;
+    }
+  }
+  return g;
+}
+
 }  // namespace qkv::test::reference

@@ -118,5 +118,41 @@ TEST(GoldenSsm, SelectiveScan) {
   }
 }
 
+TEST(GoldenSsm, Ssd) {
+  // Tokens first already; every head has a group of its own.
+  const auto shape = file().shape("ssd.x");  // (batch, length, heads, head_dim)
+  const int64_t rows = shape[0] * shape[1], heads = shape[2], head_dim = shape[3],
+                states = file().shape("ssd.B")[3];
+  const auto matrix = [&](const std::string& name) {
+    const Doubles values = file().values("ssd." + name);
+    return tensor_of(values, {rows, static_cast<int64_t>(values.size()) / rows}).set_requires_grad(true);
+  };
+  const ops::SsdInputs in{matrix("x"), matrix("dt"), leaf("ssd.A"), matrix("B"), matrix("C"), {}, {}};
+  const ops::SsdOptions options{heads, false};
+  const Tensor y = ops::ssd(in, batch_of(shape[0], shape[1]), options);
+  EXPECT_TRUE(close(y, file().values("ssd.out"), kTolerance));
+  backward(y, matrix("dout").detach());
+  EXPECT_TRUE(close(in.x.grad(), file().values("ssd.dx"), kTolerance));
+  EXPECT_TRUE(close(in.dt.grad(), file().values("ssd.ddt"), kTolerance));
+  EXPECT_TRUE(close(in.a.grad(), file().values("ssd.dA"), kTolerance));
+  EXPECT_TRUE(close(in.b.grad(), file().values("ssd.dB"), kTolerance));
+  EXPECT_TRUE(close(in.c.grad(), file().values("ssd.dC"), kTolerance));
+
+  const NoGrad off;
+  std::vector<Tensor> last;
+  for (int64_t b = 0; b < shape[0]; ++b) last.push_back(Tensor::zeros({heads, states, head_dim}));
+  ops::ssd(in, batch_of(shape[0], shape[1]), options, last);
+  Doubles found;  // (batch, heads, head_dim, states)
+  for (const Tensor& state : last) {
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t p = 0; p < head_dim; ++p) {
+        for (int64_t n = 0; n < states; ++n)
+          found.push_back(state.data<float>()[(h * states + n) * head_dim + p]);
+      }
+    }
+  }
+  EXPECT_TRUE(close(found, file().values("ssd.final_state"), kTolerance));
+}
+
 }  // namespace
 }  // namespace qkv::test

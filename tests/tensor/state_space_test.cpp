@@ -94,6 +94,67 @@ OpCase scan_case(std::vector<int64_t> lengths, int64_t channels, int64_t states,
   return c;
 }
 
+// Inputs: x, dt, log of -a, b, c, then skip and bias if `full`.
+OpCase ssd_case(std::vector<int64_t> lengths, int64_t heads, int64_t head_dim, int64_t states, int64_t groups,
+                bool full) {
+  const auto sequences = packed(lengths);
+  const int64_t rows = sequences.offsets.back();
+  OpCase c;
+  c.name = "ssd_" + std::to_string(rows) + "x" + std::to_string(heads) + "x" + std::to_string(head_dim) +
+           "x" + std::to_string(states) + "_groups" + std::to_string(groups) + (full ? "_full" : "");
+  c.inputs = {{Shape{rows, heads * head_dim}},
+              {Shape{rows, heads}, true, full ? 1.0 : 0.3},
+              {Shape{heads}, false},
+              {Shape{rows, groups * states}},
+              {Shape{rows, groups * states}}};
+  if (full) c.inputs.insert(c.inputs.end(), {{Shape{heads}, false}, {Shape{heads}, false}});
+  // Limits that a few steps reach; without softplus there must be none below, or the slope has a corner at
+  // zero.
+  const float least = full ? 0.1f : -std::numeric_limits<float>::infinity(), most = full ? 3.0f : 100.0f;
+  c.op = [=](const std::vector<Tensor>& in) {
+    return ops::ssd({in[0], in[1], ops::decay_rates(in[2]), in[3], in[4], full ? in[5] : Tensor(),
+                     full ? in[6] : Tensor()},
+                    sequences, {groups, full, least, most});
+  };
+  c.reference = [=](const std::vector<Doubles>& in) {
+    reference::Ssd<double> ssd;
+    ssd.x = in[0];
+    ssd.dt = in[1];
+    ssd.a = reference::map<double>([](double v) { return -std::exp(v); }, in[2]);
+    ssd.b = in[3];
+    ssd.c = in[4];
+    if (full) {
+      ssd.skip = in[5];
+      ssd.bias = in[6];
+    }
+    ssd.heads = heads;
+    ssd.head_dim = head_dim;
+    ssd.states = states;
+    ssd.groups = groups;
+    ssd.softplus = full;
+    ssd.least = static_cast<double>(least);
+    ssd.most = static_cast<double>(most);
+    return reference::ssd(ssd, sequences.offsets);
+  };
+  return c;
+}
+
+OpCase split_case() {
+  OpCase c;
+  c.name = "split_cols";
+  c.inputs = {{Shape{3, 9}}};
+  // The middle piece is not used: its gradient is zero.
+  c.op = [](const std::vector<Tensor>& in) {
+    const auto parts = ops::split_cols(in[0], {2, 3, 4});
+    return ops::concat_cols({parts[2], parts[0]});
+  };
+  c.reference = [](const std::vector<Doubles>& in) {
+    return reference::concat_cols(reference::slice_cols(in[0], 3, 9, 5, 9), 4,
+                                  reference::slice_cols(in[0], 3, 9, 0, 2), 2, 3);
+  };
+  return c;
+}
+
 std::string case_name(const ::testing::TestParamInfo<std::tuple<OpCase, Entry>>& info) {
   const char* entries[] = {"f32", "bf16", "bf16_inner"};
   return std::get<0>(info.param).name + "_" + entries[static_cast<int>(std::get<1>(info.param))];
@@ -105,7 +166,10 @@ INSTANTIATE_TEST_SUITE_P(
                                          conv_case(33, 3, true, false), conv_case(16, 4, false, true),
                                          scan_case({3, 0, 1, 6}, 19, 5, 1, true),
                                          scan_case({9}, 16, 4, 1, false), scan_case({2, 5}, 40, 3, 2, true),
-                                         scan_case({66, 64}, 2, 2, 1, true)),
+                                         scan_case({66, 64}, 2, 2, 1, true),
+                                         ssd_case({2, 0, 5, 1}, 4, 3, 5, 2, true),
+                                         ssd_case({7}, 2, 17, 4, 1, false),
+                                         ssd_case({100, 193}, 2, 1, 2, 1, true), split_case()),
                        ::testing::Values(Entry::f32_leaf, Entry::bf16_leaf, Entry::bf16_inner)),
     case_name);
 
@@ -191,6 +255,48 @@ TEST(SelectiveScan, SavesAStateEvery64Tokens) {
   // The output, a state for every 64 tokens, the rates transposed.
   const uint64_t expected = 4 * (rows * channels + rows / 64 * states * channels + states * channels);
   EXPECT_EQ(kept, expected);
+}
+
+TEST(Ssd, GoingOnFromAStateGivesTheValuesOfTheWhole) {
+  const int64_t heads = 4, head_dim = 24, states = 10, groups = 2, rows = 250;
+  const ops::SsdInputs in{random_tensor({rows, heads * head_dim}, 1),
+                          random_tensor({rows, heads}, 2),
+                          ops::decay_rates(random_tensor({heads}, 3)),
+                          random_tensor({rows, groups * states}, 4),
+                          random_tensor({rows, groups * states}, 5),
+                          random_tensor({heads}, 6),
+                          random_tensor({heads}, 7)};
+  const ops::SsdOptions options{groups};
+  const auto piece = [&](int64_t begin, int64_t end) {
+    ops::SsdInputs part = in;
+    for (Tensor* t : {&part.x, &part.dt, &part.b, &part.c}) *t = t->row_view(begin, end);
+    return part;
+  };
+  const Tensor whole = ops::ssd(in, packed({rows}), options);
+  const Doubles expected = values_of(whole);
+  // Few tokens go one by one, many by chunks; both at once in one pass.
+  const Tensor first = Tensor::zeros({heads, states, head_dim}),
+               second = Tensor::zeros({heads, states, head_dim});
+  int64_t at = 0, other = 0;
+  for (const auto& [n, m] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 100}, {17, 1}, {0, 97}, {200, 16}, {32, 36}}) {
+    ops::SsdInputs both = piece(at, at + n);
+    const ops::SsdInputs beside = piece(other, other + m);
+    for (auto member : {&ops::SsdInputs::x, &ops::SsdInputs::dt, &ops::SsdInputs::b, &ops::SsdInputs::c}) {
+      both.*member = ops::concat_rows({both.*member, beside.*member});
+    }
+    const Doubles y = values_of(ops::ssd(both, packed({n, m}), options, {first, second}));
+    const auto part = [](const Doubles& values, int64_t begin, int64_t end) {
+      return Doubles(values.begin() + begin * heads * head_dim, values.begin() + end * heads * head_dim);
+    };
+    EXPECT_TRUE(close(part(y, 0, n), part(expected, at, at + n), 5e-6))
+        << "tokens " << at << " to " << at + n;
+    EXPECT_TRUE(close(part(y, n, n + m), part(expected, other, other + m), 5e-6))
+        << "tokens " << other << " to " << other + m;
+    at += n;
+    other += m;
+  }
+  EXPECT_TRUE(close(first, values_of(second), 5e-6));
 }
 
 TEST(StateSpace, RefusesWhatDoesNotFit) {

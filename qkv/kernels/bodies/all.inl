@@ -30,6 +30,7 @@ namespace {
 #include "qkv/kernels/bodies/rope.inl"
 #include "qkv/kernels/bodies/scan.inl"
 #include "qkv/kernels/bodies/softmax.inl"
+#include "qkv/kernels/bodies/ssd.inl"
 
 template <typename T>
 TypedKernels<T> make_typed() {
@@ -62,6 +63,14 @@ TypedKernels<T> make_typed() {
   table.ssm.scan_forward = scan_forward<T>;
   table.ssm.scan_backward = scan_backward<T>;
   table.ssm.scan_scratch_bytes = scan_scratch_bytes;
+  table.ssm.ssd_steps = ssd_steps<T>;
+  table.ssm.ssd_steps_backward = ssd_steps_backward<T>;
+  table.ssm.ssd_recurrent = ssd_recurrent<T>;
+  table.ssm.ssd_state = ssd_state<T>;
+  table.ssm.ssd_output = ssd_output<T>;
+  table.ssm.ssd_state_backward = ssd_state_backward<T>;
+  table.ssm.ssd_backward = ssd_backward<T>;
+  table.ssm.ssd_scratch_bytes = ssd_scratch_bytes;
   return table;
 }
 

@@ -1,5 +1,5 @@
-// Causal depthwise convolution of few taps, forward and backward. Rows are walked in order and channels lie in lanes: the
-// last `taps` rows are in cache, and memory is read once.
+// Causal depthwise convolution of few taps, forward and backward. Rows are walked in order and channels lie
+// in lanes: the last `taps` rows are in cache, and memory is read once.
 
 // Input row t - taps + 1 + k at channel c, or zeros where there is none.
 template <typename T>
@@ -14,7 +14,8 @@ template <typename T>
 HWY_INLINE VF conv_output(const CausalConvSequence<T>& s, int64_t t, int64_t c, int64_t lanes) {
   VF sum = s.bias != nullptr ? load_some(s.bias + c, lanes) : hn::Zero(df);
   for (int64_t k = 0; k < s.taps; ++k) {
-    sum = hn::MulAdd(conv_input(s, t - s.taps + 1 + k, c, lanes), load_some(s.w + k * s.channels + c, lanes), sum);
+    sum = hn::MulAdd(conv_input(s, t - s.taps + 1 + k, c, lanes), load_some(s.w + k * s.channels + c, lanes),
+                     sum);
   }
   return sum;
 }
@@ -30,10 +31,11 @@ void causal_conv(const CausalConvSequence<T>& s, T* y, int64_t begin, int64_t en
   }
 }
 
-// Row t of the ring (at t % taps) is the gradient of output t before its activation; dx[t] needs rows t to t + taps - 1.
+// Row t of the ring (at t % taps) is the gradient of output t before its activation; dx[t] needs rows t to t
+// + taps - 1.
 template <typename T>
-void causal_conv_backward(const CausalConvSequence<T>& s, const T* dy, T* dx, float* dw, float* dbias, int64_t begin,
-                          int64_t end, float* ring) {
+void causal_conv_backward(const CausalConvSequence<T>& s, const T* dy, T* dx, float* dw, float* dbias,
+                          int64_t begin, int64_t end, float* ring) {
   const auto ring_row = [&](int64_t t) { return ring + t % s.taps * s.channels; };
   const auto make_row = [&](int64_t t) {
     if (t >= s.tokens) return;
@@ -53,13 +55,15 @@ void causal_conv_backward(const CausalConvSequence<T>& s, const T* dy, T* dx, fl
       const int64_t lanes = s.channels - c;
       VF sum = hn::Zero(df);
       for (int64_t j = 0; j < later; ++j) {
-        sum = hn::MulAdd(load_some(ring_row(t + j) + c, lanes), load_some(s.w + (s.taps - 1 - j) * s.channels + c, lanes), sum);
+        sum = hn::MulAdd(load_some(ring_row(t + j) + c, lanes),
+                         load_some(s.w + (s.taps - 1 - j) * s.channels + c, lanes), sum);
       }
       store_some(sum, dx + t * s.channels + c, lanes);
       const VF d = load_some(ring_row(t) + c, lanes);
       for (int64_t k = 0; k < s.taps; ++k) {
         float* to = dw + k * s.channels + c;
-        store_some(hn::MulAdd(d, conv_input(s, t - s.taps + 1 + k, c, lanes), load_some(to, lanes)), to, lanes);
+        store_some(hn::MulAdd(d, conv_input(s, t - s.taps + 1 + k, c, lanes), load_some(to, lanes)), to,
+                   lanes);
       }
       if (dbias != nullptr) store_some(hn::Add(load_some(dbias + c, lanes), d), dbias + c, lanes);
     }

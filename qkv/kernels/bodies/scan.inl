@@ -1,10 +1,11 @@
-// Selective scan (Gu & Dao, arXiv 2312.00752, algorithm 2), kLanes channels at a time. A chunk of tokens is walked once for
-// every kScanBlock states, whose recurrences stay in registers; what a token needs of its channels (step, input, output)
-// waits in L1.
+// Selective scan (Gu & Dao, arXiv 2312.00752, algorithm 2), kLanes channels at a time. A chunk of tokens is
+// walked once for every kScanBlock states, whose recurrences stay in registers; what a token needs of its
+// channels (step, input, output) waits in L1.
 
 constexpr int kScanBlock = 4;
 
-// e^x for rates premultiplied by log2(e). Rates are negative in every model; a positive one saturates instead of wrapping.
+// e^x for rates premultiplied by log2(e). Rates are negative in every model; a positive one saturates instead
+// of wrapping.
 HWY_INLINE VF scan_decay(VF delta, VF rate) {
   const VF x = hn::Mul(delta, rate), most = hn::Set(df, 127.5f);
   if constexpr (kLanes == 1) return exp2_vector(hn::IfThenElse(hn::Gt(x, most), most, x));
@@ -32,7 +33,8 @@ struct ScanScratch {
     Scratch scratch(memory);
     b = scratch.take(kScanChunk * states);
     c = scratch.take(kScanChunk * states);
-    for (float** piece : {&delta, &input, &y, &dy, &ddelta, &dinput}) *piece = scratch.take(kScanChunk * kLanes);
+    for (float** piece : {&delta, &input, &y, &dy, &ddelta, &dinput})
+      *piece = scratch.take(kScanChunk * kLanes);
     decay = scratch.take(kScanChunk * kScanBlock * kLanes);
     h = scratch.take((kScanChunk + 1) * kScanBlock * kLanes);
     db = scratch.take(kScanChunk * states * kLanes);
@@ -42,7 +44,9 @@ struct ScanScratch {
   }
 };
 
-inline size_t scan_scratch_bytes(int64_t channels, int64_t states) { return ScanScratch(channels, states, nullptr).bytes; }
+inline size_t scan_scratch_bytes(int64_t channels, int64_t states) {
+  return ScanScratch(channels, states, nullptr).bytes;
+}
 
 // kLanes channels from `channel` on, in tokens [first, first + n).
 template <typename T>
@@ -80,9 +84,11 @@ void scan_widen_states(const ScanSequence<T>& s, const ScanScratch& m, int64_t f
   }
 }
 
-// States [i, i + kStates) of a tile, h from before its first to after its last token. kKeep: every decay and state is kept.
+// States [i, i + kStates) of a tile, h from before its first to after its last token. kKeep: every decay and
+// state is kept.
 template <int kStates, bool kKeep>
-HWY_INLINE void scan_states(const ScanScratch& m, int64_t n, int64_t states, int64_t i, const VF* rate, VF* h) {
+HWY_INLINE void scan_states(const ScanScratch& m, int64_t n, int64_t states, int64_t i, const VF* rate,
+                            VF* h) {
   const float *b = m.b + i, *c = m.c + i;
   for (int64_t t = 0; t < n; ++t) {
     const VF delta = load(m.delta + t * kLanes), input = load(m.input + t * kLanes);
@@ -117,7 +123,8 @@ HWY_INLINE void scan_block(const ScanTile<T>& tile, int64_t i) {
   }
   scan_states<kStates, false>(tile.m, tile.n, s.states, i, rate, h);
 #pragma GCC unroll 4
-  for (int w = 0; w < kStates; ++w) store_some(h[w], s.state + (i + w) * s.stride + tile.channel, tile.lanes());
+  for (int w = 0; w < kStates; ++w)
+    store_some(h[w], s.state + (i + w) * s.stride + tile.channel, tile.lanes());
 }
 
 template <typename T>
@@ -141,8 +148,9 @@ void scan_forward(const ScanSequence<T>& s, void* memory) {
   }
 }
 
-// With g[t] the gradient of h[t], walking back: g[t] = dy[t] c[t] + decay[t + 1] g[t + 1]; dc = dy h, db = g d u, and of the
-// exponent d a: g[t] decay[t] h[t - 1]. m.ddelta lacks a factor ln 2, as the rates have one of log2(e) too many.
+// With g[t] the gradient of h[t], walking back: g[t] = dy[t] c[t] + decay[t + 1] g[t + 1]; dc = dy h, db = g
+// d u, and of the exponent d a: g[t] decay[t] h[t - 1]. m.ddelta lacks a factor ln 2, as the rates have one
+// of log2(e) too many.
 template <int kStates, typename T>
 HWY_INLINE void scan_block_backward(const ScanTile<T>& tile, float* da, int64_t i) {
   const ScanSequence<T>& s = tile.s;
@@ -160,7 +168,8 @@ HWY_INLINE void scan_block_backward(const ScanTile<T>& tile, float* da, int64_t 
   }
   scan_states<kStates, true>(m, tile.n, s.states, i, rate, h);
   for (int64_t t = tile.n - 1; t >= 0; --t) {
-    const VF delta = load(m.delta + t * kLanes), input = load(m.input + t * kLanes), dy = load(m.dy + t * kLanes);
+    const VF delta = load(m.delta + t * kLanes), input = load(m.input + t * kLanes),
+             dy = load(m.dy + t * kLanes);
     VF ddelta = load(m.ddelta + t * kLanes), dinput = load(m.dinput + t * kLanes);
     const float *b = m.b + t * s.states + i, *c = m.c + t * s.states + i;
     float *db = m.db + (t * s.states + i) * kLanes, *dc = m.dc + (t * s.states + i) * kLanes;
@@ -193,10 +202,12 @@ void scan_finish_backward(const ScanTile<T>& tile, const ScanGradients<T>& g) {
   const ScanSequence<T>& s = tile.s;
   const ScanScratch& m = tile.m;
   const int64_t channel = tile.channel, lanes = tile.lanes();
-  const VF ln2 = hn::Set(df, kLn2), skip = s.skip != nullptr ? load_some(s.skip + channel, lanes) : hn::Zero(df);
+  const VF ln2 = hn::Set(df, kLn2),
+           skip = s.skip != nullptr ? load_some(s.skip + channel, lanes) : hn::Zero(df);
   VF dskip = hn::Zero(df), dbias = hn::Zero(df);
   for (int64_t t = 0; t < tile.n; ++t) {
-    const VF u = load_some(s.u + tile.at(t), lanes), dy = load(m.dy + t * kLanes), dinput = load(m.dinput + t * kLanes);
+    const VF u = load_some(s.u + tile.at(t), lanes), dy = load(m.dy + t * kLanes),
+             dinput = load(m.dinput + t * kLanes);
     store_some(hn::MulAdd(dinput, load(m.delta + t * kLanes), hn::Mul(skip, dy)), g.du + tile.at(t), lanes);
     VF ddelta = hn::MulAdd(ln2, load(m.ddelta + t * kLanes), hn::Mul(dinput, u));
     if (s.softplus) ddelta = hn::Mul(ddelta, sigmoid_vector(tile.step(t)));
@@ -209,7 +220,8 @@ void scan_finish_backward(const ScanTile<T>& tile, const ScanGradients<T>& g) {
       store_some(hn::Mul(hn::Mul(dout, load(m.y + t * kLanes)), slope), g.dz + tile.at(t), lanes);
     }
   }
-  if (g.dskip != nullptr) store_some(hn::Add(load_some(g.dskip + channel, lanes), dskip), g.dskip + channel, lanes);
+  if (g.dskip != nullptr)
+    store_some(hn::Add(load_some(g.dskip + channel, lanes), dskip), g.dskip + channel, lanes);
   if (g.ddelta_bias != nullptr) {
     store_some(hn::Add(load_some(g.ddelta_bias + channel, lanes), dbias), g.ddelta_bias + channel, lanes);
   }

@@ -77,6 +77,35 @@ Tensor slice_cols(const Tensor& x, int64_t begin, int64_t end) {
   return y;
 }
 
+std::vector<Tensor> split_cols(const Tensor& x, const std::vector<int64_t>& widths) {
+  const int64_t rows = x.rows(), cols = x.cols(), width = width_of(x);
+  std::vector<Tensor> parts;
+  std::vector<Tensor*> outputs;
+  parts.reserve(widths.size());
+  int64_t at = 0;
+  for (const int64_t n : widths) {
+    require(0 <= n && at + n <= cols, "split_cols: pieces of {} do not make up {}", fmt::join(widths, " and "), describe(x));
+    parts.push_back(Tensor::empty({rows, n}, x.dtype()));
+    copy_block(x.raw() + at * width, cols, parts.back().raw(), n, rows, n, width);
+    outputs.push_back(&parts.back());
+    at += n;
+  }
+  require(at == cols, "split_cols: pieces of {} do not make up {}", fmt::join(widths, " and "), describe(x));
+  record("split_cols", {x}, outputs, [&] {
+    return [=, shape = x.shape(), type = x.dtype()](const std::vector<Tensor>& grads, GradientSink& sink) {
+      Tensor dx = Tensor::empty(shape, type);
+      int64_t begin = 0;
+      for (size_t i = 0; i < widths.size(); ++i) {
+        const Tensor part = grads[i].defined() ? grads[i] : Tensor::zeros({rows, widths[i]}, type);
+        copy_block(part.raw(), widths[i], dx.raw() + begin * width, cols, rows, widths[i], width);
+        begin += widths[i];
+      }
+      sink.add(0, dx);
+    };
+  });
+  return parts;
+}
+
 Tensor concat_rows(const std::vector<Tensor>& parts) {
   require(!parts.empty(), "concat_rows: expected at least one tensor");
   const int64_t cols = parts[0].cols();
