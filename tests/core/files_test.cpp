@@ -32,6 +32,21 @@ TEST(AtomicFile, AppearsOnlyOnCommit) {
   EXPECT_EQ(read_file(dir / "a"), "new");
 }
 
+TEST(AtomicFile, KeepsTheOrderOfSmallAndLargePieces) {
+  test::TemporaryDirectory dir;
+  std::string expected;
+  AtomicFile file(dir / "a");
+  for (const size_t size : {size_t{3}, size_t{1} << 20, size_t{5}, (size_t{1} << 20) - 1, size_t{7},
+                            size_t{3} << 20, size_t{0}, size_t{1}}) {
+    const std::string piece(size, static_cast<char>('a' + expected.size() % 26));
+    file.write(piece);
+    expected += piece;
+    EXPECT_EQ(file.size(), expected.size());
+  }
+  file.commit();
+  EXPECT_TRUE(read_file(dir / "a") == expected);
+}
+
 TEST(AtomicFile, NamesTheFullDisk) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP();
   test::TemporaryDirectory dir;
@@ -67,16 +82,23 @@ TEST(Json, ErrorsNameFileKeyAndValue) {
   const Json json = parse_json(R"({"a": {"b": "x"}, "n": 3, "big": 18446744073709551615})", "f.json");
   const JsonView view(json, "f.json");
   EXPECT_EQ(view.integer("n"), 3);
-  EXPECT_EQ(error_of([&] { view.object("a").integer("b"); }), "f.json: key 'a.b': expected an integer, found \"x\"");
+  EXPECT_EQ(error_of([&] { view.object("a").integer("b"); }),
+            "f.json: key 'a.b': expected an integer, found \"x\"");
   EXPECT_EQ(error_of([&] { view.string("zz"); }), "f.json: key 'zz': expected a string, found nothing");
-  EXPECT_EQ(error_of([&] { view.refuse_unknown({"a", "m", "bin"}); }), "f.json: unknown key 'n'; did you mean 'a'?");
+  EXPECT_EQ(error_of([&] {
+              view.refuse_unknown({"a", "m", "bin"});
+            }),
+            "f.json: unknown key 'n'; did you mean 'a'?");
   EXPECT_NE(error_of([&] { view.integer("big"); }).find("below 2^63"), std::string::npos);
 }
 
 TEST(Json, RefusesBadTextWithAPosition) {
-  EXPECT_NE(error_of([&] { parse_json("{\"a\": }", "f.json"); }).find("f.json: not valid JSON: parse error at line 1"),
+  EXPECT_NE(error_of([&] {
+              parse_json("{\"a\": }", "f.json");
+            }).find("f.json: not valid JSON: parse error at line 1"),
             std::string::npos);
-  EXPECT_NE(error_of([&] { parse_json(std::string(100000, '['), "f.json"); }).find("deeper"), std::string::npos);
+  EXPECT_NE(error_of([&] { parse_json(std::string(100000, '['), "f.json"); }).find("deeper"),
+            std::string::npos);
 }
 
 TEST(Yaml, ReadsScalarsByTheirKind) {
@@ -89,7 +111,8 @@ TEST(Yaml, ReadsScalarsByTheirKind) {
   write_file(dir / "bad.yaml", "a: [1, 2\nb: 3\n");
   EXPECT_NE(error_of([&] { load_yaml(dir / "bad.yaml"); }).find("not valid YAML"), std::string::npos);
   write_file(dir / "twice.yaml", "a: 1\na: 2\n");
-  EXPECT_NE(error_of([&] { load_yaml(dir / "twice.yaml"); }).find("line 2: key 'a' appears twice"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_yaml(dir / "twice.yaml"); }).find("line 2: key 'a' appears twice"),
+            std::string::npos);
 }
 
 }  // namespace
