@@ -151,28 +151,30 @@ void restore_weights(Model& model, const Checkpoint& checkpoint) {
                   });
 }
 
-void initialize_weights(Model& model, uint64_t seed, float standard_deviation) {
-  const float residual = 1.0f / std::sqrt(2.0f * static_cast<float>(model.info().layers));
-  model.visit("", [&](const std::string& name, Tensor& parameter) {
-    if (parameter.is_placeholder()) parameter = Tensor::empty(parameter.shape());
-    if (parameter.shape().rank() == 1) {
-      parameter.fill(ends_with(name, ".bias") ? 0.0f : 1.0f);
-      return;
+void initialize_parameter(const std::string& name, Tensor& parameter, int64_t layers, uint64_t seed, float standard_deviation) {
+  if (parameter.is_placeholder()) parameter = Tensor::empty(parameter.shape());
+  if (parameter.shape().rank() == 1) {
+    parameter.fill(ends_with(name, ".bias") ? 0.0f : 1.0f);
+    return;
+  }
+  const bool into_residual = ends_with(name, "attn.out.weight") || ends_with(name, "mlp.down.weight");
+  const float deviation = standard_deviation * (into_residual ? 1.0f / std::sqrt(2.0f * static_cast<float>(layers)) : 1.0f);
+  float* data = parameter.data<float>();
+  const uint64_t stream = hash_name(name);
+  // Blocks of a fixed size, each with its own part of the stream: the same values for any number of threads.
+  constexpr int64_t block = 4096;
+  const int64_t n = parameter.elements();
+  parallel_for((n + block - 1) / block, 1, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b) {
+      Rng rng = Rng(seed, stream).split(static_cast<uint64_t>(b));
+      for (int64_t i = b * block; i < std::min(n, (b + 1) * block); ++i) data[i] = deviation * rng.normal();
     }
-    const bool into_residual = ends_with(name, "attn.out.weight") || ends_with(name, "mlp.down.weight");
-    const float deviation = standard_deviation * (into_residual ? residual : 1.0f);
-    float* data = parameter.data<float>();
-    const uint64_t stream = hash_name(name);
-    // Blocks of a fixed size, each with its own part of the stream: the same values for any number of
-    // threads.
-    constexpr int64_t block = 4096;
-    const int64_t n = parameter.elements();
-    parallel_for((n + block - 1) / block, 1, [&](int64_t first, int64_t last) {
-      for (int64_t b = first; b < last; ++b) {
-        Rng rng = Rng(seed, stream).split(static_cast<uint64_t>(b));
-        for (int64_t i = b * block; i < std::min(n, (b + 1) * block); ++i) data[i] = deviation * rng.normal();
-      }
-    });
+  });
+}
+
+void initialize_weights(Model& model, uint64_t seed, float standard_deviation) {
+  model.visit("", [&](const std::string& name, Tensor& parameter) {
+    initialize_parameter(name, parameter, model.info().layers, seed, standard_deviation);
   });
 }
 

@@ -29,6 +29,8 @@ void restore_weights(Model& model, const Checkpoint& checkpoint);
 // the residual stream are scaled by 1 / sqrt(2 layers) (GPT-2, Radford et al. 2019). Each parameter's values
 // depend only on (seed, name).
 void initialize_weights(Model& model, uint64_t seed, float standard_deviation);
+// One parameter of a model of so many layers; a placeholder gets memory.
+void initialize_parameter(const std::string& name, Tensor& parameter, int64_t layers, uint64_t seed, float standard_deviation);
 
 // Writes named tensors into `directory` as safetensors of `type`.
 void save_tensors(const std::string& directory, const std::vector<std::pair<std::string, Tensor>>& tensors,

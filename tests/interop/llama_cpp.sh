@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# GGUF files written by qkv, read by llama.cpp: for every reference checkpoint whose architecture GGUF has, the same logits to
+# float tolerance and the same greedy tokens as the checkpoint's home framework.
+source "$(dirname "$0")/support.bash" "$@"
+need_python
+[ -d "$shared/fixtures/models" ] || skip "no reference checkpoints at $shared/fixtures/models"
+install_peer llama-cpp
+peer=$peers/llama-cpp/llama-peer
+
+# Logits differ from the reference by how llama.cpp sums and by its tables (f16 GELU, f16 masks of ALiBi): the tolerance is on
+# that side. Models of opt have no GGUF form; encoders are compared by their embeddings elsewhere.
+checked=0
+for model in "$shared"/fixtures/models/*/; do
+  name=$(basename "$model")
+  case $name in
+    opt | bert | bert_mlm | distilbert) continue ;;
+  esac
+  python3 - "$model" > ids << 'END' || complain "$name: expected.json cannot be read"
+import json, sys
+expected = json.load(open(sys.argv[1] + "/expected.json"))
+greedy = expected["greedy"]
+row = expected["input_ids"][0]
+print(",".join(map(str, row)))
+print(len(row))
+print(",".join(map(str, greedy["tokens"][0][: greedy["prompt_len"]])))
+print(",".join(map(str, greedy["tokens"][0][greedy["prompt_len"] :])))
+END
+  { read -r row; read -r length; read -r prompt; read -r greedy; } < ids
+  if ! "$qkv" convert "$model" "$name.gguf" > log 2>&1; then
+    complain "$name: convert: $(tail -n 1 log)"
+    continue
+  fi
+  if ! "$peer" generate "$name.gguf" --ids "$prompt" --tokens 16 > generated 2> err; then
+    complain "$name: llama.cpp refuses the file: $(head -n 2 err)"
+    continue
+  fi
+  found=$(sed 's/.*"tokens":\[\([0-9,]*\)\].*/\1/' generated)
+  [ "$found" = "$greedy" ] || complain "$name: greedy tokens: expected $greedy, found $found"
+  "$peer" logits "$name.gguf" --ids "$row" --out raw > shape 2> err || complain "$name: $(head -n 2 err)"
+  vocabulary=$(sed 's/.*"vocabulary":\([0-9]*\).*/\1/' shape)
+  raw_to_safetensors raw "$length" "$vocabulary" logits peer.safetensors
+  echo "[[$row]]" > row.json
+  "$qkv" eval logits "$name.gguf" --ids-file row.json --compare peer.safetensors --tolerance 2e-2 > table 2> err ||
+    complain "$name: logits against llama.cpp: $(cat table err)"
+  printf '%-22s greedy tokens as the reference, largest logit difference %s\n' "$name" "$(awk 'NR == 2 { print $3 }' table)"
+  checked=$((checked + 1))
+done
+echo "$checked checkpoints"
+[ $checked -gt 0 ] || complain "no checkpoint was compared"
+finish
