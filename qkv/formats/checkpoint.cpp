@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 std::string supported() {
   std::string list;
   for (const auto& format : checkpoint_formats()) list += fmt::format("{}, ", format.description);
-  return list + "or a Hugging Face directory with model.safetensors or model.safetensors.index.json";
+  return list + "or a Hugging Face directory (a config.json with safetensors or PyTorch files)";
 }
 
 // "a directory with a, b, c and 4 more".

@@ -43,7 +43,7 @@ class Checkpoint {
 
   // As the user named it.
   const std::string& path() const { return path_; }
-  // "safetensors", "gguf", "huggingface".
+  // "safetensors", "pytorch", "gguf", "huggingface".
   virtual std::string_view format_name() const = 0;
 
   // In the order of their data, so that reading them in this order is sequential.
@@ -98,10 +98,10 @@ class Checkpoint {
   std::unordered_map<std::string_view, size_t> index_;  // keys point into entries_
 };
 
-// Opens a model by what is there, not by what it is called: a Hugging Face directory (model.safetensors, or
-// model.safetensors.index.json with its shards) or a file of any format in checkpoint_formats.cpp. A single
-// safetensors file takes the config.json and generation_config.json beside it for its own; any file of a
-// split GGUF stands for all of them. Throws Error saying what was found and what is supported.
+// Opens a model by what is there, not by what it is called: a Hugging Face directory (hf_directory.h) or a
+// file of any format in checkpoint_formats.cpp. A safetensors or PyTorch file takes the config.json and
+// generation_config.json beside it for its own; any file of a split GGUF stands for all of them. Throws Error
+// saying what was found and what is supported.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path);
 
 }  // namespace qkv

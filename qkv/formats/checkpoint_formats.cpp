@@ -7,14 +7,17 @@
 #include "qkv/formats/gguf.h"
 #include "qkv/formats/hf_directory.h"
 #include "qkv/formats/llama2c.h"
+#include "qkv/formats/pytorch.h"
 #include "qkv/formats/qkv_file.h"
 #include "qkv/formats/safetensors.h"
 
 namespace qkv {
 namespace {
 
-std::unique_ptr<Checkpoint> open_safetensors(const std::string& path) {
-  auto checkpoint = std::make_unique<SafetensorsFile>(path);
+// A file of weights alone takes the configurations beside it.
+template <typename File>
+std::unique_ptr<Checkpoint> open_with_configs(const std::string& path) {
+  auto checkpoint = std::make_unique<File>(path);
   const std::string directory = std::filesystem::path(path).parent_path().string();
   checkpoint->attach_configs(load_config_if_present(directory, "config.json"),
                              load_config_if_present(directory, "generation_config.json"));
@@ -30,7 +33,8 @@ constexpr CheckpointFormat kFormats[] = {
     {"a .qkv file", ".qkv", looks_like_qkv, open_as<QkvFile>},
     {"a .gguf file", ".gguf", looks_like_gguf, open_as<GgufFile>},
     {"a .bin file of llama2.c", "", looks_like_llama2c, open_as<Llama2cFile>},
-    {"a .safetensors file", ".safetensors", looks_like_safetensors, open_safetensors},
+    {"a .safetensors file", ".safetensors", looks_like_safetensors, open_with_configs<SafetensorsFile>},
+    {"a PyTorch .pt, .pth or .bin file", ".pt", looks_like_pytorch, open_with_configs<PytorchFile>},
 };
 
 }  // namespace

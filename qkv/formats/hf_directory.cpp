@@ -3,73 +3,32 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <unordered_map>
 
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/formats/content.h"
 #include "qkv/formats/hf_files.h"
-#include "qkv/formats/json_events.h"
 #include "qkv/formats/python_json.h"
+#include "qkv/formats/pytorch.h"
+#include "qkv/formats/safetensors.h"
 
 namespace qkv {
 namespace {
 
 namespace fs = std::filesystem;
 
-class WeightMapEvents final : public JsonEvents {
- public:
-  explicit WeightMapEvents(std::string_view where) : where_(where) {}
-
-  void open(const JsonPath& path, bool is_list) override {
-    const std::string_view found = is_list ? "a list" : "an object";
-    if (path.empty()) require(!is_list, "[huggingface] {}: expected an object, found a list", where_);
-    if (path.empty() || path[0] != "weight_map") return;
-    if (path.size() > 1) wrong_file(path[1], found);
-    require(!is_list, "[huggingface] {}: weight_map: expected an object, found a list", where_);
-    require(!seen_, "[huggingface] {}: weight_map: expected once, found twice", where_);
-    seen_ = true;
-  }
-  void close(const JsonPath&, bool) override {}
-  void scalar(const JsonPath& path, JsonScalar value) override {
-    require(!path.empty(), "[huggingface] {}: expected an object, found {}", where_, describe(value));
-    if (path[0] != "weight_map") return;
-    require(path.size() > 1, "[huggingface] {}: weight_map: expected an object, found {}", where_,
-            describe(value));
-    const std::string* file = std::get_if<std::string>(&value);
-    if (file == nullptr) wrong_file(path[1], describe(value));
-    if (!is_plain_file_name(*file)) wrong_file(path[1], fmt::format("'{}'", shown(*file)));
-    if (!map_.emplace(path[1], *file).second) {
-      fail("[huggingface] {}: tensor '{}': expected once in weight_map, found twice", where_, shown(path[1]));
-    }
-  }
-
-  std::map<std::string, std::string> take() {
-    require(seen_, "[huggingface] {}: expected the key weight_map, found none", where_);
-    require(!map_.empty(), "[huggingface] {}: weight_map: expected at least one tensor, found none", where_);
-    return std::move(map_);
-  }
-
- private:
-  [[noreturn]] void wrong_file(std::string_view tensor, std::string_view found) const {
-    fail("[huggingface] {}: tensor '{}': expected the name of a file in the same directory, found {}", where_,
-         shown(tensor), found);
-  }
-
-  std::string where_;
-  bool seen_ = false;
-  std::map<std::string, std::string> map_;
-};
+// By content; a file that is neither is opened as what its name says, so that the error names the defect.
+std::unique_ptr<Checkpoint> open_weights(const std::string& path) {
+  const auto file = MappedFile::open(path);
+  const bool is_safetensors = looks_like_safetensors(file->bytes());
+  if (!is_safetensors && (looks_like_pytorch(file->bytes()) || fs::path(path).extension() != ".safetensors"))
+    return std::make_unique<PytorchFile>(path);
+  return std::make_unique<SafetensorsFile>(path);
+}
 
 std::string join(const std::string& directory, std::string_view file_name) {
   return (fs::path(directory) / file_name).string();
-}
-
-// A name that the system cannot even look up (too long, say) is a file that does not exist.
-bool is_there(const std::string& directory, std::string_view file_name) {
-  std::error_code ignored;
-  return fs::exists(join(directory, file_name), ignored);
 }
 
 // Whether a file belongs to the model without being its weights.
@@ -95,20 +54,14 @@ bool accompanies_weights(const fs::path& path) {
 std::unique_ptr<const Json> load_config_if_present(const std::string& directory,
                                                    const std::string& file_name) {
   const std::string path = join(directory, file_name);
-  if (!is_there(directory, file_name)) return nullptr;
+  if (!is_in_directory(directory, file_name)) return nullptr;
   auto config = std::make_unique<Json>(parse_python_json(read_file(path), path));
   require(config->is_object(), "[huggingface] {}: expected an object, found {}", path, config->type_name());
   return config;
 }
 
-std::map<std::string, std::string> parse_weight_map(std::string_view index, std::string_view where) {
-  WeightMapEvents events(where);
-  scan_json(index, fmt::format("[huggingface] {}", where), events);
-  return events.take();
-}
-
 bool HfDirectory::recognizes(const std::string& path) {
-  return is_there(path, kHfWeights) || is_there(path, kHfIndex);
+  return has_hf_weights(path);
 }
 
 HfDirectory::HfDirectory(std::string path) : Checkpoint(std::move(path)) {
@@ -116,26 +69,11 @@ HfDirectory::HfDirectory(std::string path) : Checkpoint(std::move(path)) {
   config_ = load_config_if_present(directory, "config.json");
   generation_config_ = load_config_if_present(directory, "generation_config.json");
 
-  std::map<std::string, std::string> weight_map;
-  std::set<std::string> files = {std::string(kHfWeights)};
-  const std::string index_path = join(directory, kHfIndex);
-  if (!is_there(directory, kHfWeights)) {
-    require(is_there(directory, kHfIndex), "[huggingface] {}: expected {} or {}, found neither", directory,
-            kHfWeights, kHfIndex);
-    weight_map = parse_weight_map(read_file(index_path), index_path);
-    files.clear();
-    for (const auto& [tensor, file] : weight_map) {
-      if (!files.insert(file).second) continue;
-      require(is_there(directory, file),
-              "[huggingface] {}: shard '{}': expected by {} for tensor '{}', found no such file", directory,
-              shown(file), kHfIndex, shown(tensor));
-    }
-  }
-
+  const HfWeightFiles weights = find_hf_weights(directory);
   std::vector<TensorEntry> entries;
   std::unordered_map<std::string, std::string> file_of;
-  for (const auto& file : files) {
-    shards_.push_back(std::make_unique<SafetensorsFile>(join(directory, file)));
+  for (const auto& file : weights.files) {
+    shards_.push_back(open_weights(join(directory, file)));
     for (const auto& [key, value] : shards_.back()->metadata().values()) metadata_.set(key, value);
     for (const auto& entry : shards_.back()->entries()) {
       const auto [before, is_new] = file_of.emplace(entry.name, file);
@@ -146,11 +84,11 @@ HfDirectory::HfDirectory(std::string path) : Checkpoint(std::move(path)) {
       homes_.push_back(shards_.back().get());
     }
   }
-  for (const auto& [tensor, file] : weight_map) {
+  for (const auto& [tensor, file] : weights.weight_map) {
     const auto found = file_of.find(tensor);
     if (found != file_of.end() && found->second == file) continue;
     fail("[huggingface] {}: tensor '{}': expected in shard '{}' by {}, found {}", directory, shown(tensor),
-         shown(file), kHfIndex,
+         shown(file), weights.index,
          found == file_of.end() ? "in no shard" : fmt::format("in '{}'", shown(found->second)));
   }
   set_entries(std::move(entries));
@@ -171,8 +109,22 @@ std::vector<std::string> HfDirectory::file_names() const {
 }
 
 std::optional<std::string> HfDirectory::file(std::string_view name) const {
-  if (!is_plain_file_name(name) || !is_there(path(), name)) return std::nullopt;
+  if (!is_plain_file_name(name) || !is_in_directory(path(), name)) return std::nullopt;
   return read_file(join(path(), name));
+}
+
+bool HfDirectory::has_checksums() const {
+  return std::any_of(shards_.begin(), shards_.end(),
+                     [](const auto& shard) { return shard->has_checksums(); });
+}
+
+std::vector<std::string> HfDirectory::verify() const {
+  std::vector<std::string> defects;
+  for (const auto& shard : shards_) {
+    const auto found = shard->verify();
+    defects.insert(defects.end(), found.begin(), found.end());
+  }
+  return defects;
 }
 
 Tensor HfDirectory::read_entry(size_t index) const {

@@ -1,5 +1,5 @@
 // Model directories as the Hugging Face libraries lay them out: config.json, generation_config.json and the
-// weights, either in model.safetensors or in shards that model.safetensors.index.json assigns tensors to.
+// weights: one file or the shards of an index, safetensors or PyTorch or a mix (hf_files.h).
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "qkv/formats/checkpoint.h"
-#include "qkv/formats/safetensors.h"
+#include "qkv/formats/hf_files.h"
 
 namespace qkv {
 
@@ -30,6 +30,10 @@ class HfDirectory final : public Checkpoint {
   std::vector<std::string> file_names() const override;
   std::optional<std::string> file(std::string_view name) const override;
 
+  // Of the shards that have checksums.
+  bool has_checksums() const override;
+  std::vector<std::string> verify() const override;
+
   // True if the directory has weights that this class reads.
   static bool recognizes(const std::string& path);
 
@@ -39,17 +43,13 @@ class HfDirectory final : public Checkpoint {
 
   std::unique_ptr<const Json> config_;
   std::unique_ptr<const Json> generation_config_;
-  std::vector<std::unique_ptr<SafetensorsFile>> shards_;
-  std::vector<const SafetensorsFile*> homes_;  // the shard of each entry
+  std::vector<std::unique_ptr<Checkpoint>> shards_;
+  std::vector<const Checkpoint*> homes_;  // the shard of each entry
 };
 
 // The object in `directory`/`file_name`; null if there is no such file.
 std::unique_ptr<const Json> load_config_if_present(const std::string& directory,
                                                    const std::string& file_name);
-
-// The weight_map of an index file: tensor name -> shard file name. Throws Error `[huggingface] <where>: ...`
-// for anything that is not that, for a duplicate tensor, and for a shard name that is no plain file name.
-std::map<std::string, std::string> parse_weight_map(std::string_view index, std::string_view where);
 
 // Writes model.safetensors, or, when the data pass `max_shard_bytes`, model-00001-of-0000N.safetensors ...
 // and model.safetensors.index.json. Tensors are put into shards in the order given; one that is larger than

@@ -10,6 +10,7 @@
 #include "qkv/formats/content.h"
 #include "qkv/formats/hf_directory.h"
 #include "qkv/formats/hf_files.h"
+#include "qkv/formats/safetensors.h"
 #include "qkv/formats/tensor_sequence.h"
 
 namespace qkv {

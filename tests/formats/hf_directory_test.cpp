@@ -10,6 +10,8 @@
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/formats/python_json.h"
+#include "qkv/formats/pytorch.h"
+#include "qkv/formats/safetensors.h"
 #include "tests/formats/safetensors_bytes.h"
 #include "tests/support/test_paths.h"
 
@@ -216,6 +218,82 @@ TEST(HfDirectory, RefusesAConfigThatIsNoObject) {
   EXPECT_THAT(error_of([&] { HfDirectory directory(dir.path()); }), HasSubstr("config.json: not valid JSON"));
 }
 
+// One u8 tensor of one element, in PyTorch's format.
+void write_pytorch(const std::string& path, const std::string& tensor_name) {
+  PytorchWriter writer(path, {{tensor_name, DType::u8, Shape{1}}});
+  writer.write(tensor_name, Tensor::from(std::vector<uint8_t>{9}, Shape{1}));
+  writer.finish();
+}
+
+std::vector<std::string> names_of(const Checkpoint& checkpoint) {
+  std::vector<std::string> names;
+  for (const auto& entry : checkpoint.entries()) names.push_back(entry.name);
+  return names;
+}
+
+TEST(HfDirectory, ReadsTheBinOfAnOldModel) {
+  const std::string path = test::shared("fixtures/models/gpt2_bin");
+  if (!fs::exists(path)) GTEST_SKIP() << path << " is absent";
+  const auto model = open_checkpoint(path);
+  EXPECT_EQ(model->format_name(), "huggingface");
+  EXPECT_EQ(model->config()->at("model_type"), "gpt2");
+  ASSERT_NE(model->find("transformer.wte.weight"), nullptr);
+  ASSERT_NE(model->find("lm_head.weight"), nullptr);
+  EXPECT_EQ(model->find("lm_head.weight")->file, "pytorch_model.bin");
+  EXPECT_EQ(model->read("transformer.wte.weight").raw(), model->read("lm_head.weight").raw()) << "tied";
+  EXPECT_EQ(model->read("transformer.wte.weight").shape(), (Shape{130, 64}));
+}
+
+TEST(HfDirectory, MixesFormatsUnderOneIndex) {
+  test::TemporaryDirectory dir;
+  write_shard(dir / "1.safetensors", "a");
+  write_pytorch(dir / "2.bin", "b");
+  write_file(dir / "pytorch_model.bin.index.json", R"({"weight_map":{"a":"1.safetensors","b":"2.bin"}})");
+  const HfDirectory model(dir.path());
+  EXPECT_THAT(names_of(model), ::testing::ElementsAre("a", "b"));
+  EXPECT_EQ(bytes_of(model.read("a")), "\x09");
+  EXPECT_EQ(bytes_of(model.read("b")), "\x09");
+  write_file(dir / "pytorch_model.bin.index.json", R"({"weight_map":{"a":"1.safetensors","b":"3.bin"}})");
+  EXPECT_THAT(
+      error_of([&] { HfDirectory directory(dir.path()); }),
+      HasSubstr(
+          "shard '3.bin': expected by pytorch_model.bin.index.json for tensor 'b', found no such file"));
+  write_file(dir / "2.bin", "x");
+  write_file(dir / "pytorch_model.bin.index.json", R"({"weight_map":{"a":"1.safetensors","b":"2.bin"}})");
+  EXPECT_THAT(error_of([&] { HfDirectory directory(dir.path()); }),
+              HasSubstr("2.bin: expected a ZIP archive or a pickle, found other data"));
+}
+
+TEST(HfDirectory, PrefersTheUsualNames) {
+  test::TemporaryDirectory dir;
+  write_pytorch(dir / "pytorch_model.bin", "old");
+  EXPECT_THAT(names_of(HfDirectory(dir.path())), ::testing::ElementsAre("old"));
+  write_shard(dir / "model.safetensors", "new");
+  EXPECT_THAT(names_of(HfDirectory(dir.path())), ::testing::ElementsAre("new"));
+}
+
+TEST(HfDirectory, TakesTheOnlyOtherWeights) {
+  test::TemporaryDirectory dir;
+  write_pytorch(dir / "net.pth", "a");
+  EXPECT_FALSE(HfDirectory::recognizes(dir.path())) << "no config.json";
+  write_file(dir / "config.json", "{}");
+  write_pytorch(dir / "optimizer.pt", "no weights");
+  write_pytorch(dir / "training_args.bin", "no weights");
+  EXPECT_THAT(names_of(*open_checkpoint(dir.path())), ::testing::ElementsAre("a"));
+  write_shard(dir / "net-00001-of-00002.safetensors", "b");
+  EXPECT_THAT(names_of(HfDirectory(dir.path())), ::testing::ElementsAre("b")) << "safetensors before PyTorch";
+  write_shard(dir / "net-00002-of-00002.safetensors", "c");
+  EXPECT_THAT(names_of(HfDirectory(dir.path())), ::testing::ElementsAre("b", "c"))
+      << "all shards, without an index";
+  write_shard(dir / "other.safetensors", "d");
+  EXPECT_EQ(
+      error_of([&] { HfDirectory directory(dir.path()); }),
+      "[huggingface] " + dir.path() +
+          ": expected model.safetensors, model.safetensors.index.json, pytorch_model.bin, "
+          "pytorch_model.bin.index.json, or one other weight file; found net-00001-of-00002.safetensors, "
+          "net-00002-of-00002.safetensors, other.safetensors");
+}
+
 TEST(PythonJson, ReadsTheNumbersThatPythonWrites) {
   const Json json = parse_python_json(
       R"({"limit": [0.0, Infinity], "x": -Infinity, "y": NaN, "s": "\"NaN, Infinity\\"})", "f");
@@ -251,13 +329,16 @@ TEST(OpenCheckpoint, SaysWhatWasFoundInstead) {
   EXPECT_THAT(opening("model"), HasSubstr("found an empty directory"));
   write_file(dir / "model/config.json", "{}");
   write_file(dir / "model/pytorch_model.bin", "x");
-  EXPECT_THAT(opening("model"), HasSubstr("found a directory with config.json, pytorch_model.bin"));
+  EXPECT_THAT(opening("model"),
+              HasSubstr("pytorch_model.bin: expected a ZIP archive or a pickle, found other data"));
+  fs::remove(dir / "model/pytorch_model.bin");
+  EXPECT_THAT(opening("model"), HasSubstr("found a directory with config.json"));
   for (int i = 0; i < 10; ++i) write_file(dir / fmt::format("model/f{}", i), "");
-  EXPECT_THAT(opening("model"), HasSubstr("f6 and 4 more"));
+  EXPECT_THAT(opening("model"), HasSubstr("f6 and 3 more"));
   write_file(dir / "m.gguf", "GGUF\x03");
   EXPECT_THAT(opening("m.gguf"), HasSubstr("m.gguf: version: expected 4 bytes"));
   write_file(dir / "m.bin", std::string("PK\x03\x04\x00\x00\x08\x08 and more", 17));
-  EXPECT_THAT(opening("m.bin"), HasSubstr("found a ZIP archive (a PyTorch checkpoint?)"));
+  EXPECT_THAT(opening("m.bin"), HasSubstr("expected the directory of a ZIP archive at the end, found none"));
   write_file(dir / "m.txt", "hello");
   EXPECT_THAT(opening("m.txt"), HasSubstr("found a file of 5 bytes of no known kind"));
   write_file(dir / "m.safetensors", "hello");
