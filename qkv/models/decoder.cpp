@@ -31,7 +31,8 @@ Decoder::Decoder(const DecoderConfig& config, std::vector<WeightRow> table, cons
 }
 
 Tensor Decoder::embed(const std::vector<int32_t>& tokens, const Pass& pass) const {
-  Tensor x = ops::embedding(tokens, embedding_, pass.compute_type);  // (T, E)
+  Tensor x =
+      ops::embedding(tokens, embedding_, config_.f32_residual ? DType::f32 : pass.compute_type);  // (T, E)
   if (config_.embedding_scale != 1) x = ops::scale(x, config_.embedding_scale);
   if (project_in_) x = project_in_->forward(x);
   if (config_.learned_positions) {
@@ -78,6 +79,7 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
     pass.states[s]->length += pass.sequences.offsets[s + 1] - pass.sequences.offsets[s];
   }
   if (norm_) x = norm_->forward(x);
+  x = ops::cast(x, pass.compute_type);
   return project_out_ ? project_out_->forward(x) : x;
 }
 

@@ -30,6 +30,7 @@ struct DecoderConfig {
   std::optional<NormConfig> final_norm;
   // Width of the embedding and of what the head reads, where it differs from the channels; 0: the same.
   int64_t embedding_width = 0;
+  bool f32_residual = false;  // whatever the blocks compute in
   float logit_scale = 1, logit_softcap = 0;
 };
 

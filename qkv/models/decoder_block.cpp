@@ -3,6 +3,17 @@
 namespace qkv {
 namespace {
 
+std::unique_ptr<Mixer> make_mixer(const BlockConfig& config) {
+  if (config.mamba) return std::make_unique<Mamba>(*config.mamba);
+  if (config.mamba2) return std::make_unique<Mamba2>(*config.mamba2);
+  return std::make_unique<SelfAttention>(config.attention);
+}
+
+std::unique_ptr<FeedForward> make_feed_forward(const BlockConfig& config) {
+  if (config.mamba || config.mamba2) return nullptr;
+  return std::make_unique<Mlp>(config.mlp);
+}
+
 Tensor normed(const std::optional<Norm>& norm, const Tensor& x) {
   return norm ? norm->forward(x) : x;
 }
@@ -12,16 +23,17 @@ Tensor normed(const std::optional<Norm>& norm, const Tensor& x) {
 DecoderBlock::DecoderBlock(const BlockConfig& config)
     : parallel_(config.parallel),
       residual_norms_(config.norms == BlockConfig::Norms::residual),
-      mixer_(std::make_unique<SelfAttention>(config.attention)),
-      feed_forward_(std::make_unique<Mlp>(config.mlp)) {
+      mixer_(make_mixer(config)),
+      feed_forward_(make_feed_forward(config)),
+      mixer_name_(config.mamba || config.mamba2 ? "ssm" : "attn") {
   const int64_t channels = config.attention.channels;
   if (config.norms == BlockConfig::Norms::before || config.norms == BlockConfig::Norms::around) {
     attention_norm_.emplace(config.norm, channels);
-    if (!(config.parallel && config.shared_norm)) mlp_norm_.emplace(config.norm, channels);
+    if (feed_forward_ && !(config.parallel && config.shared_norm)) mlp_norm_.emplace(config.norm, channels);
   }
   if (config.norms != BlockConfig::Norms::before) {
     attention_post_norm_.emplace(config.norm, channels);
-    mlp_post_norm_.emplace(config.norm, channels);
+    if (feed_forward_) mlp_post_norm_.emplace(config.norm, channels);
   }
 }
 
@@ -30,11 +42,13 @@ Tensor DecoderBlock::forward(const Tensor& x, const Pass& pass, const ops::RopeT
   const auto drop = [&](const Tensor& y, uint64_t site) {
     return ops::dropout(y, pass.dropout, pass.dropout_seed, pass.dropout_stream + 16 * (layer + 1) + site);
   };
-  const Tensor input = normed(attention_norm_, x);
+  // The residual stream may be wider (f32) than what the mixer computes in.
+  const Tensor input = ops::cast(normed(attention_norm_, x), pass.compute_type);
   Tensor mixed = mixer_->forward(input, pass, rope, layer);
   if (!residual_norms_) mixed = normed(attention_post_norm_, mixed);
-  Tensor h = ops::add(x, drop(mixed, 0));
+  Tensor h = ops::add(x, ops::cast(drop(mixed, 0), x.dtype()));
   if (residual_norms_) h = normed(attention_post_norm_, h);
+  if (!feed_forward_) return h;
 
   Tensor fed = parallel_ ? feed_forward_->forward(mlp_norm_ ? mlp_norm_->forward(x) : input, pass)
                          : feed_forward_->forward(normed(mlp_norm_, h), pass);
@@ -44,11 +58,11 @@ Tensor DecoderBlock::forward(const Tensor& x, const Pass& pass, const ops::RopeT
 }
 
 void DecoderBlock::visit(const std::string& prefix, const ParameterVisitor& visitor) {
-  if (attention_norm_) attention_norm_->visit(prefix + "attn_norm.", visitor);
-  mixer_->visit(prefix + "attn.", visitor);
-  if (attention_post_norm_) attention_post_norm_->visit(prefix + "attn_post_norm.", visitor);
+  if (attention_norm_) attention_norm_->visit(prefix + mixer_name_ + "_norm.", visitor);
+  mixer_->visit(prefix + mixer_name_ + ".", visitor);
+  if (attention_post_norm_) attention_post_norm_->visit(prefix + mixer_name_ + "_post_norm.", visitor);
   if (mlp_norm_) mlp_norm_->visit(prefix + "mlp_norm.", visitor);
-  feed_forward_->visit(prefix + "mlp.", visitor);
+  if (feed_forward_) feed_forward_->visit(prefix + "mlp.", visitor);
   if (mlp_post_norm_) mlp_post_norm_->visit(prefix + "mlp_post_norm.", visitor);
 }
 

@@ -8,6 +8,7 @@
 #include "qkv/nn/attention.h"
 #include "qkv/nn/feed_forward.h"
 #include "qkv/nn/norm.h"
+#include "qkv/nn/ssm.h"
 
 namespace qkv {
 
@@ -24,6 +25,10 @@ struct BlockConfig {
   bool parallel = false;
   bool shared_norm = false;  // parallel: one norm feeds both
   AttentionConfig attention;
+  // Instead of attention and network: the block is a norm and this mixer. attention.channels is given all the
+  // same.
+  std::optional<MambaConfig> mamba;
+  std::optional<Mamba2Config> mamba2;
   MlpConfig mlp;
 };
 
@@ -40,7 +45,8 @@ class DecoderBlock : public Module {
   bool residual_norms_;
   std::optional<Norm> attention_norm_, attention_post_norm_, mlp_norm_, mlp_post_norm_;
   std::unique_ptr<Mixer> mixer_;
-  std::unique_ptr<FeedForward> feed_forward_;
+  std::unique_ptr<FeedForward> feed_forward_;  // null: none
+  const char* mixer_name_;
 };
 
 }  // namespace qkv

@@ -9,5 +9,6 @@
 namespace qkv {
 
 std::span<const Architecture> llama_architectures();  // llama.cpp
+std::span<const Architecture> mamba_architectures();  // mamba.cpp
 
 }  // namespace qkv

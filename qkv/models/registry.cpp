@@ -14,6 +14,7 @@ namespace {
 // One line per family. A GGUF name that several rows share is offered to them in this order.
 constexpr std::span<const Architecture> (*kFamilies[])() = {
     llama_architectures,
+    mamba_architectures,
 };
 
 constexpr const char* kGgufArchitecture = "general.architecture";

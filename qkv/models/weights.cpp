@@ -13,6 +13,7 @@
 #include "qkv/models/registry.h"
 #include "qkv/models/stored_names.h"
 #include "qkv/models/stored_values.h"
+#include "qkv/nn/ssm.h"
 
 namespace qkv {
 namespace {
@@ -153,11 +154,13 @@ void restore_weights(Model& model, const Checkpoint& checkpoint) {
 
 void initialize_parameter(const std::string& name, Tensor& parameter, int64_t layers, uint64_t seed, float standard_deviation) {
   if (parameter.is_placeholder()) parameter = Tensor::empty(parameter.shape());
+  if (initialize_ssm_parameter(name, parameter, Rng(seed, hash_name(name)))) return;
   if (parameter.shape().rank() == 1) {
     parameter.fill(ends_with(name, ".bias") ? 0.0f : 1.0f);
     return;
   }
-  const bool into_residual = ends_with(name, "attn.out.weight") || ends_with(name, "mlp.down.weight");
+  const bool into_residual = ends_with(name, "attn.out.weight") || ends_with(name, "ssm.out.weight") ||
+                             ends_with(name, "mlp.down.weight");
   const float deviation = standard_deviation * (into_residual ? 1.0f / std::sqrt(2.0f * static_cast<float>(layers)) : 1.0f);
   float* data = parameter.data<float>();
   const uint64_t stream = hash_name(name);

@@ -27,7 +27,7 @@ void restore_weights(Model& model, const Checkpoint& checkpoint);
 
 // Normal(0, std) for matrices and embeddings, ones for norm weights, zeros for biases; projections back into
 // the residual stream are scaled by 1 / sqrt(2 layers) (GPT-2, Radford et al. 2019). Each parameter's values
-// depend only on (seed, name).
+// depend only on (seed, name). Parameters of state-space mixers begin as their papers say.
 void initialize_weights(Model& model, uint64_t seed, float standard_deviation);
 // One parameter of a model of so many layers; a placeholder gets memory.
 void initialize_parameter(const std::string& name, Tensor& parameter, int64_t layers, uint64_t seed, float standard_deviation);

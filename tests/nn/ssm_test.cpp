@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 
 #include "qkv/core/error.h"
 #include "tests/support/test_paths.h"
@@ -148,6 +149,73 @@ TEST_P(SsmMixers, InitialStepsAreBetweenOneThousandthAndOneTenth) {
       EXPECT_LE(step, 0.1001);
     }
   });
+}
+
+std::map<std::string, Tensor*> parameters_of(Module& module) {
+  std::map<std::string, Tensor*> parameters;
+  module.visit("", [&](const std::string& name, Tensor& parameter) { parameters[name] = &parameter; });
+  return parameters;
+}
+
+Tensor random_input(int64_t tokens) {
+  Rng rng(11);
+  Tensor x = Tensor::empty({tokens, kChannels});
+  for (int64_t i = 0; i < x.elements(); ++i) x.data<float>()[i] = rng.normal();
+  return x;
+}
+
+// What is normalized does not know how long it was.
+TEST(FalconMamba, TheScaleOfItsParametersDoesNotMatter) {
+  const NoGrad off;
+  const Tensor x = random_input(30);
+  for (const bool normalized : {true, false}) {
+    const auto mixer = mamba(normalized);
+    const Tensor before = mixer->forward(x, Pass::whole({30}), nullptr, 0);
+    Tensor& weight = *parameters_of(*mixer).at("parameters.weight");
+    for (int64_t i = 0; i < weight.elements(); ++i) weight.data<float>()[i] *= 16;
+    const double difference = largest_difference(before, mixer->forward(x, Pass::whole({30}), nullptr, 0));
+    if (normalized) {
+      EXPECT_LT(difference, 1e-4);  // eps beside a mean square of about 0.1
+    } else {
+      EXPECT_GT(difference, 1e-2);
+    }
+  }
+}
+
+// Two groups are two mixers of one group each, whose outputs are added: states, norms and heads are their
+// own.
+TEST(Mamba2, GroupsAreMixersOfTheirOwn) {
+  const NoGrad off;
+  const Tensor x = random_input(130);
+  const auto both = mamba2(2);
+  const auto from = parameters_of(*both);
+  Tensor sum = Tensor::zeros({130, kChannels});
+  for (const int64_t group : {0, 1}) {
+    Mamba2Config config;
+    config.channels = kChannels;
+    config.heads = 2;
+    config.head_dim = 6;
+    config.states = 7;
+    const auto one = std::make_unique<Mamba2>(config);
+    randomize(*one);
+    for (auto& [name, parameter] : parameters_of(*one)) {
+      const Tensor& source = *from.at(name);
+      const auto take = [&](int64_t first, int64_t at, int64_t n) {  // rows
+        parameter->row_view(at, at + n).copy_from(source.row_view(first, first + n));
+      };
+      if (name == "out.weight") {
+        parameter->copy_from(ops::slice_cols(source, 12 * group, 12 * (group + 1)));
+      } else if (parameter->dim(0) == 12 + 2 * 7) {  // x, b and c one after the other
+        take(12 * group, 0, 12);
+        take(24 + 7 * group, 12, 7);
+        take(24 + 14 + 7 * group, 19, 7);
+      } else {
+        take(parameter->dim(0) * group, 0, parameter->dim(0));
+      }
+    }
+    sum = ops::add(sum, one->forward(x, Pass::whole({130}), nullptr, 0));
+  }
+  EXPECT_LT(largest_difference(both->forward(x, Pass::whole({130}), nullptr, 0), sum), 1e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SsmMixers, testing::ValuesIn(kKinds),
