@@ -1,5 +1,6 @@
-// Training steps of two Llama shapes: forward, backward, clipping and AdamW, on random tokens. One JSON line per shape.
-//   bench_training [--shape a|b] [--dtype auto|f32|bf16] [--steps N]
+// Training steps of two Llama shapes and of Mambas as large as the first: forward, backward, clipping and AdamW, on random
+// tokens. One JSON line per shape.
+//   bench_training [--shape a|b|mamba|mamba2] [--dtype auto|f32|bf16] [--steps N]
 // bench/compare_training.sh runs it in turn with the PyTorch peer.
 #include <algorithm>
 #include <chrono>
@@ -23,26 +24,33 @@ namespace qkv {
 namespace {
 
 struct Shape {
-  const char* name;
+  const char *name, *model_type;
   int64_t dim, layers, heads, hidden, vocabulary, batch, length;
   bool tied;
 };
 constexpr Shape kShapes[] = {
-    {"a", 288, 6, 6, 768, 32000, 8, 256, true},      // 15M
-    {"b", 768, 12, 12, 2048, 50304, 4, 256, true},   // the size of GPT-2 small
+    {"a", "llama", 288, 6, 6, 768, 32000, 8, 256, true},      // 15M
+    {"b", "llama", 768, 12, 12, 2048, 50304, 4, 256, true},   // the size of GPT-2 small
+    {"mamba", "mamba", 288, 12, 0, 0, 32000, 8, 256, true},
+    {"mamba2", "mamba2", 288, 12, 9, 0, 32000, 8, 256, true},
 };
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void run(const Shape& shape, DType type, int steps) {
-  const Json config = {{"model_type", "llama"},
-                       {"vocab_size", shape.vocabulary},
-                       {"hidden_size", shape.dim},
-                       {"intermediate_size", shape.hidden},
-                       {"num_hidden_layers", shape.layers},
-                       {"num_attention_heads", shape.heads},
-                       {"max_position_embeddings", shape.length},
-                       {"tie_word_embeddings", shape.tied}};
+  Json config = {{"model_type", shape.model_type},
+                 {"vocab_size", shape.vocabulary},
+                 {"hidden_size", shape.dim},
+                 {"num_hidden_layers", shape.layers},
+                 {"tie_word_embeddings", shape.tied}};
+  if (shape.hidden > 0) {
+    config["intermediate_size"] = shape.hidden;
+    config["num_attention_heads"] = shape.heads;
+    config["max_position_embeddings"] = shape.length;
+  } else if (shape.heads > 0) {
+    config["num_heads"] = shape.heads;
+    config["n_groups"] = 1;
+  }
   const auto model = make_model(config, "bench");
   initialize_weights(*model, 1, 0.02f);
   model->set_trainable(true);
@@ -98,7 +106,7 @@ int main_checked(int argc, char** argv) {
       return 0;
     }
   }
-  fail("--shape: expected a or b, found '{}'", shape);
+  fail("--shape: expected a, b, mamba or mamba2, found '{}'", shape);
 }
 
 }  // namespace
