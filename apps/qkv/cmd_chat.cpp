@@ -71,7 +71,8 @@ class Chat {
       : command_(command),
         sampler_(command.flags.sampler(bundle)),
         engine_(*bundle.model, bundle.tokenizer.get(), engine_options(command, bundle)),
-        conversation_(*bundle.tokenizer, chat_form(command.form, *bundle.tokenizer), command.system) {}
+        conversation_(*bundle.tokenizer, make_chat_form(command.form, *bundle.tokenizer, command.flags.model),
+                      command.system) {}
 
   // Answers one question on standard output.
   void answer(const std::string& question) {
@@ -150,8 +151,9 @@ void add_chat(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("chat", "Talk to a model");
   command->flags.add_to(*verb);
   verb->add_option("--template", command->form,
-                   "How turns are marked: auto, chatml, qa, plain (default: auto)")
-      ->type_name("NAME");
+                   "How turns are marked: auto (the model's own chat template if it has one), chatml, qa, plain, or a "
+                   "file with a Jinja chat template (default: auto)")
+      ->type_name("NAME|FILE");
   verb->add_option("--system", command->system, "What the model is told before the conversation")
       ->type_name("TEXT");
   verb->add_flag("--verbose", command->verbose, "Say after each answer how fast it was");

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "apply_template.h"
 #include "commands.h"
 #include "console.h"
 #include "qkv/core/atomic_file.h"
@@ -269,13 +270,14 @@ void add_verify_command(CLI::App& app) {
 }  // namespace
 
 void add_tokenizer(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("tokenizer", "Train a vocabulary, encode, decode, verify");
+  CLI::App* verb = app.add_subcommand("tokenizer", "Train a vocabulary, encode, decode, verify, apply chat templates");
   verb->require_subcommand(1, 1);
   verb->footer("Example:\n  qkv tokenizer train tales/train.txt --out my-tokenizer --vocab-size 4096");
   add_train_command(*verb);
   add_encode_command(*verb);
   add_decode_command(*verb);
   add_verify_command(*verb);
+  add_apply_template_command(*verb);
 }
 
 }  // namespace qkv

@@ -1,7 +1,10 @@
 #include "conversation.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
 
+#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 
 namespace qkv {
@@ -11,33 +14,44 @@ constexpr std::string_view kStart = "<|im_start|>", kEnd = "<|im_end|>";
 
 }  // namespace
 
-ChatForm chat_form(const std::string& name, const Tokenizer& tokenizer) {
+ChatForm make_chat_form(const std::string& choice, const Tokenizer& tokenizer, const std::string& model) {
   const bool has_markers = tokenizer.token_to_id(kStart) && tokenizer.token_to_id(kEnd);
-  if (name == "auto") return has_markers ? ChatForm::chatml : ChatForm::qa;
-  if (name == "chatml") {
+  if (choice == "auto") {
+    if (auto own = make_chat_template(tokenizer, false, model))
+      return {ChatForm::Kind::model, std::move(own)};
+    return {has_markers ? ChatForm::Kind::chatml : ChatForm::Kind::qa, std::nullopt};
+  }
+  if (choice == "chatml") {
     require(has_markers, "--template chatml: expected {} and {} in the vocabulary, found no such tokens",
             kStart, kEnd);
-    return ChatForm::chatml;
+    return {ChatForm::Kind::chatml, std::nullopt};
   }
-  if (name == "qa") return ChatForm::qa;
-  if (name == "plain") return ChatForm::plain;
-  fail("--template: expected auto, chatml, qa or plain, found '{}'", name);
+  if (choice == "qa") return {ChatForm::Kind::qa, std::nullopt};
+  if (choice == "plain") return {ChatForm::Kind::plain, std::nullopt};
+  require(std::filesystem::is_regular_file(choice),
+          "--template: expected auto, chatml, qa, plain or a file, found '{}'", choice);
+  return {ChatForm::Kind::model, ChatTemplate(read_file(choice), choice)};
 }
 
-std::string_view chat_form_name(ChatForm form) {
-  switch (form) {
-    case ChatForm::chatml:
+std::string_view chat_form_name(const ChatForm& form) {
+  switch (form.kind) {
+    case ChatForm::Kind::model:
+      return "template";
+    case ChatForm::Kind::chatml:
       return "chatml";
-    case ChatForm::qa:
+    case ChatForm::Kind::qa:
       return "qa";
-    case ChatForm::plain:
+    case ChatForm::Kind::plain:
       return "plain";
   }
   return "";
 }
 
 Conversation::Conversation(const Tokenizer& tokenizer, ChatForm form, std::string system)
-    : tokenizer_(tokenizer), form_(form), system_(std::move(system)) {}
+    : tokenizer_(tokenizer), form_(std::move(form)), system_(std::move(system)) {
+  if (form_.kind == ChatForm::Kind::chatml) stop_ids_ = {*tokenizer_.token_to_id(kEnd)};
+  if (form_.kind == ChatForm::Kind::model) stop_ids_ = end_of_turn_ids(tokenizer_, *form_.chat_template);
+}
 
 std::vector<int32_t> Conversation::ask(std::string question, int64_t context, int64_t reserve) {
   // A question that got no answer (an error, the context was too short) is taken back.
@@ -58,9 +72,9 @@ void Conversation::answer(const Completion& completion) {
   turn.answered = true;
   turn.answer = completion.text;
   turn.answer_tokens = completion.tokens;
-  const std::vector<int32_t> ids = stop_ids();
   const bool stopped = completion.finish == FinishReason::stop;
-  const bool by_id = stopped && std::find(ids.begin(), ids.end(), completion.tokens.back()) != ids.end();
+  const bool by_id =
+      stopped && std::find(stop_ids_.begin(), stop_ids_.end(), completion.tokens.back()) != stop_ids_.end();
   if (completion.finish == FinishReason::eos || by_id) {
     turn.answer_tokens.pop_back();
   } else if (stopped) {  // the last tokens spell a stop string, and may begin before it
@@ -69,21 +83,34 @@ void Conversation::answer(const Completion& completion) {
 }
 
 std::vector<std::string> Conversation::stop_strings() const {
-  if (form_ == ChatForm::qa) return {"\nQuestion:"};
-  return {};
-}
-
-std::vector<int32_t> Conversation::stop_ids() const {
-  if (form_ == ChatForm::chatml) return {*tokenizer_.token_to_id(kEnd)};
+  if (form_.kind == ChatForm::Kind::qa) return {"\nQuestion:"};
   return {};
 }
 
 std::vector<int32_t> Conversation::tokens() const {
-  if (form_ == ChatForm::chatml) return chatml_tokens();
+  if (form_.kind == ChatForm::Kind::model) return template_tokens();
+  if (form_.kind == ChatForm::Kind::chatml) return chatml_tokens();
   std::vector<int32_t> result = tokenizer_.prefix_ids();
   const std::vector<int32_t> body = tokenizer_.encode(text(), {.add_special = false, .parse_special = false});
   result.insert(result.end(), body.begin(), body.end());
   return result;
+}
+
+// All of it anew: a template may write earlier turns in another way than the last one (without their
+// reasoning).
+std::vector<int32_t> Conversation::template_tokens() const {
+  Json messages = Json::array();
+  const auto say = [&](const char* role, const std::string& text) {
+    messages.push_back({{"role", role}, {"content", text}});
+  };
+  if (!system_.empty()) say("system", system_);
+  for (const Turn& turn : turns_) {
+    say("user", turn.question);
+    if (turn.answered) say("assistant", turn.answer);
+  }
+  ChatTemplateOptions options;
+  options.special_tokens = template_special_tokens(tokenizer_);
+  return encode_chat(tokenizer_, form_.chat_template->render(messages, options));
 }
 
 // Marker by marker, so that what a person types can never become one.
@@ -116,7 +143,8 @@ std::vector<int32_t> Conversation::chatml_tokens() const {
 std::string Conversation::text() const {
   std::string result = system_.empty() ? "" : system_ + "\n";
   for (const Turn& turn : turns_) {
-    result += form_ == ChatForm::qa ? "Question: " + turn.question + "\nAnswer:" : turn.question + "\n";
+    result +=
+        form_.kind == ChatForm::Kind::qa ? "Question: " + turn.question + "\nAnswer:" : turn.question + "\n";
     if (turn.answered) result += turn.answer + "\n";
   }
   return result;

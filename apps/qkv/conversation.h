@@ -2,23 +2,32 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "qkv/engine/engine.h"
+#include "qkv/text/chat_template.h"
 #include "qkv/text/tokenizer.h"
 
 namespace qkv {
 
-enum class ChatForm {
-  chatml,  // <|im_start|>role\n...<|im_end|>\n
-  qa,      // Question: ...\nAnswer: ...
-  plain,   // what was said, one line after the other
+// How the turns of a chat are written.
+struct ChatForm {
+  enum class Kind {
+    model,   // by a Jinja template: the model's own, or one from a file
+    chatml,  // <|im_start|>role\n...<|im_end|>\n
+    qa,      // Question: ...\nAnswer: ...
+    plain,   // what was said, one line after the other
+  };
+  Kind kind = Kind::plain;
+  std::optional<ChatTemplate> chat_template;  // of Kind::model
 };
-// "chatml", "qa", "plain", or "auto": chatml if the vocabulary has its two markers, else qa. Error otherwise.
-ChatForm chat_form(const std::string& name, const Tokenizer& tokenizer);
-std::string_view chat_form_name(ChatForm form);
+// "chatml", "qa", "plain", the path of a Jinja file, or "auto": the template that came with the vocabulary,
+// else chatml if the vocabulary has its two markers, else qa. Error otherwise.
+ChatForm make_chat_form(const std::string& choice, const Tokenizer& tokenizer, const std::string& model);
+std::string_view chat_form_name(const ChatForm& form);
 
 class Conversation {
  public:
@@ -34,9 +43,9 @@ class Conversation {
 
   // Turns dropped by the last ask().
   int64_t dropped() const { return dropped_; }
-  // What ends an answer in this form.
+  // What ends an answer in this form, beside the tokenizer's own stop ids.
   std::vector<std::string> stop_strings() const;
-  std::vector<int32_t> stop_ids() const;
+  const std::vector<int32_t>& stop_ids() const { return stop_ids_; }
 
  private:
   struct Turn {
@@ -45,6 +54,7 @@ class Conversation {
     bool answered = false;
   };
   std::vector<int32_t> tokens() const;
+  std::vector<int32_t> template_tokens() const;
   std::vector<int32_t> chatml_tokens() const;
   std::string text() const;
 
@@ -52,6 +62,7 @@ class Conversation {
   ChatForm form_;
   std::string system_;
   std::vector<Turn> turns_;
+  std::vector<int32_t> stop_ids_;
   int64_t dropped_ = 0;
 };
 

@@ -47,6 +47,12 @@ size_t end_of_leading_space(std::string_view text) {
 
 }  // namespace
 
+bool overlaps(std::span<const TextRange> ranges, size_t begin, size_t end) {
+  const auto it = std::partition_point(ranges.begin(), ranges.end(),
+                                       [&](const TextRange& range) { return range.end <= begin; });
+  return it != ranges.end() && it->begin < end;
+}
+
 void AddedTokenMatcher::add(const AddedToken& token, std::string_view content) {
   if (content.empty()) return;
   entries_.push_back(token);
@@ -73,27 +79,29 @@ void AddedTokenMatcher::build() {
 }
 
 std::optional<AddedTokenMatcher::Found> AddedTokenMatcher::find(std::string_view text, size_t start,
-                                                                bool parse_special) const {
+                                                                const SpecialRule& rule) const {
   for (size_t i = start; i < text.size(); ++i) {
     const auto first = static_cast<uint8_t>(text[i]);
     const auto second = i + 1 < text.size() ? static_cast<uint8_t>(text[i + 1]) : uint8_t{0};
     if (i + 1 < text.size() && !starts_[first * 256 + second]) continue;
     for (const uint32_t index : by_first_byte_[first]) {
       const AddedToken& token = entries_[index];
-      if (token.special && !parse_special) continue;
-      if (text.compare(i, token.content.size(), token.content) == 0)
-        return Found{i, i + token.content.size(), &token};
+      if (token.special && !rule.parse) continue;
+      if (text.compare(i, token.content.size(), token.content) != 0) continue;
+      const size_t end = i + token.content.size();
+      if (token.special && overlaps(rule.plain, i, end)) continue;
+      return Found{i, end, &token};
     }
   }
   return std::nullopt;
 }
 
-void AddedTokenMatcher::split(std::string_view text, bool parse_special,
+void AddedTokenMatcher::split(std::string_view text, const SpecialRule& rule,
                               FunctionRef<void(std::string_view, std::optional<int32_t>)> visit) const {
   size_t done = 0;
   if (!entries_.empty()) {
     size_t from = 0;
-    while (const auto found = find(text, from, parse_special)) {
+    while (const auto found = find(text, from, rule)) {
       from = found->end;
       const AddedToken& token = *found->token;
       if (token.single_word &&

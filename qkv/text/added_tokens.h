@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "qkv/core/parallel.h"
+#include "qkv/text/text_range.h"
 
 namespace qkv {
 
@@ -22,6 +24,14 @@ struct AddedToken {
   bool normalized = false;   // found in the normalized text, not in the raw one
 };
 
+// Where special tokens are seen: everywhere but in `plain`, or nowhere.
+struct SpecialRule {
+  bool parse = true;
+  std::span<const TextRange> plain = {};  // in ascending order
+};
+// Whether any of the ascending ranges has a byte in [begin, end).
+bool overlaps(std::span<const TextRange> ranges, size_t begin, size_t end);
+
 // Finds added tokens, leftmost and longest first.
 class AddedTokenMatcher {
  public:
@@ -30,8 +40,8 @@ class AddedTokenMatcher {
   void build();
   bool empty() const { return entries_.empty(); }
   // Calls visit(part, id) over the whole of `text` in order; id is empty for the parts between tokens (never
-  // empty parts). With parse_special false, special tokens are not seen.
-  void split(std::string_view text, bool parse_special,
+  // empty parts).
+  void split(std::string_view text, const SpecialRule& rule,
              FunctionRef<void(std::string_view part, std::optional<int32_t> id)> visit) const;
 
  private:
@@ -39,7 +49,7 @@ class AddedTokenMatcher {
     size_t begin = 0, end = 0;
     const AddedToken* token = nullptr;
   };
-  std::optional<Found> find(std::string_view text, size_t start, bool parse_special) const;
+  std::optional<Found> find(std::string_view text, size_t start, const SpecialRule& rule) const;
   std::vector<AddedToken> entries_;  // content replaced by what to look for
   // Entries that begin with each byte, longest first.
   std::vector<std::vector<uint32_t>> by_first_byte_;

@@ -43,6 +43,7 @@ PipelineTokenizer::PipelineTokenizer(TokenizerParts parts, const TokenizerConfig
   set_special_ids(config);
   config_text_ = config.text;
   chat_template_ = config.chat_template;
+  named_templates_ = config.named_templates;
 }
 
 PipelineTokenizer::~PipelineTokenizer() = default;
@@ -243,7 +244,7 @@ void PipelineTokenizer::encode_words(std::string_view text, bool at_start, Scrat
   });
 }
 
-void PipelineTokenizer::encode_text(std::string_view text, bool parse_special,
+void PipelineTokenizer::encode_text(std::string_view text, const EncodeOptions& options,
                                     std::vector<int32_t>& ids) const {
   const ScratchPool<Scratch>::Lease lease(scratch_);
   Scratch& scratch = *lease;
@@ -256,7 +257,13 @@ void PipelineTokenizer::encode_text(std::string_view text, bool parse_special,
     }
     at_start = false;
   };
-  raw_matcher_.split(text, parse_special, [&](std::string_view raw, std::optional<int32_t> raw_id) {
+  // Normalizing moves bytes, so a run that is plain anywhere is plain as a whole to tokens of normalized text.
+  const auto parses = [&](std::string_view run) {
+    const auto begin = static_cast<size_t>(run.data() - text.data());
+    return options.parse_special && !overlaps(options.plain, begin, begin + run.size());
+  };
+  const SpecialRule rule{options.parse_special, options.plain};
+  raw_matcher_.split(text, rule, [&](std::string_view raw, std::optional<int32_t> raw_id) {
     if (raw_id) return encode_part(raw, raw_id);
     for_each_utf8_run(raw, [&](std::string_view run, bool valid) {
       if (!valid) {
@@ -268,10 +275,10 @@ void PipelineTokenizer::encode_text(std::string_view text, bool parse_special,
         }
         at_start = false;
       } else if (normalizer_.leaves_unchanged(run)) {
-        normalized_matcher_.split(run, parse_special, encode_part);
+        normalized_matcher_.split(run, {parses(run), {}}, encode_part);
       } else {
         const std::string normalized = normalizer_.apply(run, scratch.regex);
-        normalized_matcher_.split(normalized, parse_special, encode_part);
+        normalized_matcher_.split(normalized, {parses(run), {}}, encode_part);
       }
     });
   });

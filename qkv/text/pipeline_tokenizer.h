@@ -56,7 +56,8 @@ class PipelineTokenizer : public Tokenizer {
   const TokenizerParts& parts() const { return parts_; }
 
  protected:
-  void encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const override;
+  void encode_text(std::string_view text, const EncodeOptions& options,
+                   std::vector<int32_t>& ids) const override;
   void save_model(const std::string& directory) const override;
 
  private:

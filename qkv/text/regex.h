@@ -7,12 +7,9 @@
 #include <string>
 #include <string_view>
 
-namespace qkv {
+#include "qkv/text/text_range.h"
 
-struct TextRange {
-  size_t begin = 0;
-  size_t end = 0;
-};
+namespace qkv {
 
 class Regex {
  public:

@@ -70,6 +70,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
       no_piece([](std::string_view text) { return text.size() > 1 && text.find('\n') != text.npos; });
   config_text_ = config.text;
   chat_template_ = config.chat_template;
+  named_templates_ = config.named_templates;
 }
 
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
@@ -220,11 +221,11 @@ void SentencePieceTokenizer::encode_run(std::string_view run, bool at_start, Cac
   }
 }
 
-void SentencePieceTokenizer::encode_text(std::string_view text, bool parse_special,
+void SentencePieceTokenizer::encode_text(std::string_view text, const EncodeOptions& options,
                                          std::vector<int32_t>& ids) const {
   const ScratchPool<Caches>::Lease caches(caches_);
   bool at_start = true;
-  matcher_.split(text, parse_special, [&](std::string_view part, std::optional<int32_t> id) {
+  matcher_.split(text, {options.parse_special, options.plain}, [&](std::string_view part, std::optional<int32_t> id) {
     if (id) {
       ids.push_back(*id);
       at_start = prefix_every_part_;

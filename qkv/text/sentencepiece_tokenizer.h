@@ -32,7 +32,8 @@ class SentencePieceTokenizer : public Tokenizer {
   const std::vector<Piece>& pieces() const { return proto_.pieces; }
 
  protected:
-  void encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const override;
+  void encode_text(std::string_view text, const EncodeOptions& options,
+                   std::vector<int32_t>& ids) const override;
   void save_model(const std::string& directory) const override;
 
  private:

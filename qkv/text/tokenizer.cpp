@@ -21,7 +21,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 3 + 4);
   if (options.add_special) ids.insert(ids.end(), prefix_.begin(), prefix_.end());
-  if (!text.empty()) encode_text(text, options.parse_special, ids);
+  if (!text.empty()) encode_text(text, options, ids);
   if (options.add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
   return ids;
 }
@@ -134,7 +134,11 @@ void Tokenizer::save(const std::string& directory) const {
   put("unk_token", unk_);
   config["add_bos_token"] = bos_ && !prefix_.empty() && prefix_.front() == *bos_;
   config["add_eos_token"] = eos_ && !suffix_.empty() && suffix_.back() == *eos_;
-  if (chat_template_) {
+  if (chat_template_ && !named_templates_.empty()) {
+    Json list = Json::array({{{"name", "default"}, {"template", *chat_template_}}});
+    for (const auto& [name, source] : named_templates_) list.push_back({{"name", name}, {"template", source}});
+    config["chat_template"] = std::move(list);
+  } else if (chat_template_) {
     config["chat_template"] = *chat_template_;
   } else {
     config.erase("chat_template");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "qkv/text/join_rules.h"
+#include "qkv/text/text_range.h"
 
 namespace qkv {
 
@@ -22,6 +24,9 @@ struct EncodeOptions {
   // characters, which is what text from strangers needs. Added tokens that are not special are recognized
   // either way.
   bool parse_special = true;
+  // Bytes of the text in which special tokens are not recognized though parse_special is set: what strangers
+  // said, in a text whose other parts mark its structure. In ascending order.
+  std::span<const TextRange> plain = {};
 };
 
 // Immutable after loading; every const method may be called from many threads at once.
@@ -71,9 +76,12 @@ class Tokenizer {
   void set_pad_id(std::optional<int32_t> id);
   void set_stop_ids(std::vector<int32_t> ids);
 
-  // The Jinja source that came with the vocabulary.
+  // The Jinja source that came with the vocabulary (see text/chat_template.h).
   const std::optional<std::string>& chat_template() const { return chat_template_; }
   void set_chat_template(std::optional<std::string> source) { chat_template_ = std::move(source); }
+  // Further templates by name, such as "tool_use".
+  const std::map<std::string, std::string>& named_templates() const { return named_templates_; }
+  void set_named_templates(std::map<std::string, std::string> sources) { named_templates_ = std::move(sources); }
 
   // "byte-bpe", "bpe", "wordpiece", "sentencepiece-bpe", "sentencepiece-unigram", ...
   virtual std::string_view kind() const = 0;
@@ -94,7 +102,8 @@ class Tokenizer {
 
   Tokenizer() = default;
   // Appends the ids of `text` without prefix and suffix.
-  virtual void encode_text(std::string_view text, bool parse_special, std::vector<int32_t>& ids) const = 0;
+  virtual void encode_text(std::string_view text, const EncodeOptions& options,
+                           std::vector<int32_t>& ids) const = 0;
   // Writes the model's own file into the directory.
   virtual void save_model(const std::string& directory) const = 0;
   // Adds or replaces the entry of `id`, growing the table. Call index_entries() when all are in.
@@ -108,6 +117,7 @@ class Tokenizer {
   std::optional<int32_t> bos_, eos_, pad_, unk_;
   std::vector<int32_t> stop_;
   std::optional<std::string> chat_template_;
+  std::map<std::string, std::string> named_templates_;
   std::string config_text_;  // tokenizer_config.json as it was read; its other keys survive save()
   JoinRules join_;
 };

@@ -59,10 +59,14 @@ void read_chat_template(const JsonView& view, TokenizerConfig& config) {
           view.where());
   for (const auto& item : *value) {
     const JsonView named(item, view.where() + ": chat_template");
-    const bool is_default = named.string("name") == "default";
-    if (is_default || !config.chat_template) config.chat_template = named.string("template");
-    if (is_default) return;
+    config.named_templates[named.string("name")] = named.string("template");
   }
+  // Without one of that name the first is the default.
+  if (value->empty()) return;
+  const std::string first = value->front()["name"].get<std::string>();
+  const auto found = config.named_templates.find(config.named_templates.count("default") > 0 ? "default" : first);
+  config.chat_template = found->second;
+  config.named_templates.erase(found);
 }
 
 void read_generation_config(const JsonView& view, TokenizerConfig& config) {
@@ -142,6 +146,13 @@ TokenizerConfig read_tokenizer_config(const std::string& directory) {
   with("generation_config.json", &read_generation_config);
   const std::string template_path = directory + "/chat_template.jinja";
   if (std::filesystem::is_regular_file(template_path)) config.chat_template = read_file(template_path);
+  const std::string more = directory + "/additional_chat_templates";
+  if (std::filesystem::is_directory(more)) {
+    for (const auto& entry : std::filesystem::directory_iterator(more)) {
+      if (entry.is_regular_file() && entry.path().extension() == ".jinja")
+        config.named_templates[entry.path().stem().string()] = read_file(entry.path().string());
+    }
+  }
   return config;
 }
 

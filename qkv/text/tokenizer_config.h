@@ -2,6 +2,7 @@
 // generation_config.json, chat_template.jinja.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@ struct TokenizerConfig {
   std::vector<int32_t> stop_ids;                  // every eos_token_id of generation_config.json
   std::optional<bool> add_bos, add_eos;
   std::optional<std::string> chat_template;
+  std::map<std::string, std::string> named_templates;  // beside the default: "tool_use", ...
   std::string tokenizer_class;
   bool do_lower_case = true;
   bool legacy = true;  // SentencePiece: a dummy prefix after every special token, not only at the start

@@ -53,7 +53,7 @@ size_t chunk_end(std::string_view text, size_t begin) {
 // Offset of the first invalid byte, if there is one; then nothing is counted.
 std::optional<size_t> count_text(std::string_view text, const WordCounter& counter, ThreadState& state) {
   if (const auto invalid = first_invalid_utf8(text)) return invalid;
-  counter.special.split(text, true, [&](std::string_view part, std::optional<int32_t> id) {
+  counter.special.split(text, {}, [&](std::string_view part, std::optional<int32_t> id) {
     if (id) return;
     counter.pretokenizer.split(part, false, state.scratch, [&](std::string_view word) {
       const auto found = state.table.find(word);
