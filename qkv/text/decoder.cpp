@@ -31,16 +31,16 @@ void clean_up_english(std::string& word) {
 
 }  // namespace
 
-Decoder::Decoder() : word_separator_(" ") {
+PieceDecoder::PieceDecoder() : word_separator_(" ") {
   join_.strips_leading_space = true;
   steps_.push_back([](std::string token) { return " " + token; });
 }
 
-Decoder::Decoder(const Json& json, const std::string& where) {
+PieceDecoder::PieceDecoder(const Json& json, const std::string& where) {
   add(json, where + ": decoder", 0);
 }
 
-void Decoder::add(const Json& json, const std::string& where, int depth) {
+void PieceDecoder::add(const Json& json, const std::string& where, int depth) {
   require(depth < kMaximumDepth, "{}: nested deeper than {} levels", where, kMaximumDepth);
   const JsonView view(json, where);
   const std::string type = view.string("type");
@@ -122,7 +122,7 @@ void Decoder::add(const Json& json, const std::string& where, int depth) {
   }
 }
 
-void Decoder::add_strip(const JsonView& view, const std::string& where) {
+void PieceDecoder::add_strip(const JsonView& view, const std::string& where) {
   const std::string content = view.string_or("content", " ");
   const int64_t start = view.integer_or("start", 0), stop = view.integer_or("stop", 0);
   require(!content.empty() && start >= 0 && stop >= 0,
@@ -140,11 +140,11 @@ void Decoder::add_strip(const JsonView& view, const std::string& where) {
   if (start == 1) join_.strips_leading_space = true;
 }
 
-std::string Decoder::added_piece(std::string_view content) const {
+std::string PieceDecoder::added_piece(std::string_view content) const {
   return content == padding_ ? std::string() : word_separator_ + std::string(content);
 }
 
-std::string Decoder::piece(std::string_view spelling) const {
+std::string PieceDecoder::piece(std::string_view spelling) const {
   std::string text(spelling);
   for (const auto& step : steps_) text = step(std::move(text));
   return text;

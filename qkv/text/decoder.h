@@ -12,12 +12,12 @@
 namespace qkv {
 
 // Every token contributes bytes of its own and a decoded text is their concatenation, but for the JoinRules.
-class Decoder {
+class PieceDecoder {
  public:
   // No decoder: tokens are joined by spaces, as Hugging Face does.
-  Decoder();
+  PieceDecoder();
   // From the JSON of tokenizer.json. Throws Error `<where>: decoder: ...`.
-  Decoder(const Json& json, const std::string& where);
+  PieceDecoder(const Json& json, const std::string& where);
 
   // What a token of the model's vocabulary adds in the middle of a text.
   std::string piece(std::string_view spelling) const;

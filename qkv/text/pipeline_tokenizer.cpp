@@ -29,7 +29,7 @@ PipelineTokenizer::PipelineTokenizer(TokenizerParts parts, const TokenizerConfig
   pretokenizer_ = Pretokenizer(parse_json(parts_.pre_tokenizer, where), where);
   parts_.bpe.byte_level = parts_.model == TokenizerParts::Model::bpe && pretokenizer_.byte_level();
   if (const Json decoder = parse_json(parts_.decoder, where); !decoder.is_null())
-    decoder_ = Decoder(decoder, where);
+    decoder_ = PieceDecoder(decoder, where);
   join_ = decoder_.join();
   for (const auto& token : config.added) {
     const auto same = [&](const AddedToken& known) {

@@ -75,7 +75,7 @@ class PipelineTokenizer : public Tokenizer {
   TokenizerParts parts_;
   Normalizer normalizer_;
   Pretokenizer pretokenizer_;
-  Decoder decoder_;
+  PieceDecoder decoder_;
   std::unique_ptr<WordModel> model_;
   AddedTokenMatcher raw_matcher_;         // tokens found in the text as it is
   AddedTokenMatcher normalized_matcher_;  // tokens found after normalization
