@@ -250,12 +250,15 @@ void dequantize_row(const void* blocks, float* out, int64_t n) {
 
 }  // namespace
 
+DequantizeRow* plain_dequantize(BlockType type) {
+  return with_block(type, [](auto* block) -> DequantizeRow* {
+    return dequantize_row<std::remove_pointer_t<decltype(block)>>;
+  });
+}
+
 void add_reference_dequantize(BlockKernels& table) {
-  for (int i = 0; i < kBlockTypeCount; ++i) {
-    table.dequantize.entries[i] = with_block(static_cast<BlockType>(i), [](auto* block) {
-      return &dequantize_row<std::remove_pointer_t<decltype(block)>>;
-    });
-  }
+  for (int i = 0; i < kBlockTypeCount; ++i)
+    table.dequantize.entries[i] = plain_dequantize(static_cast<BlockType>(i));
 }
 
 }  // namespace qkv

@@ -243,6 +243,7 @@ void add_reference_quantize(BlockKernels& table) {
 BlockKernels block_kernels_reference() {
   BlockKernels table{};
   add_reference_dequantize(table);
+  add_reference_product(table);
   add_reference_quantize(table);
   return table;
 }

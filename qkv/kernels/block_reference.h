@@ -38,6 +38,11 @@ BlockKernels block_kernels_reference();
 
 // The parts of the table above.
 void add_reference_dequantize(BlockKernels& table);
+void add_reference_product(BlockKernels& table);
 void add_reference_quantize(BlockKernels& table);
+
+// The plain dequantization of one type, for instruction sets that have none of their own.
+using DequantizeRow = void(const void* blocks, float* out, int64_t n);
+DequantizeRow* plain_dequantize(BlockType type);
 
 }  // namespace qkv

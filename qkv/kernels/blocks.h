@@ -52,44 +52,52 @@ constexpr int64_t kSuperBlock = 256;  // values per block of all others
 // ---- 32 values, one or two 16-bit scales ----
 
 struct BlockQ4_0 {  // d * (code - 8)
+  static constexpr BlockType type = BlockType::q4_0;
   static constexpr int64_t length = kSmallBlock;
   f16 d;
   uint8_t qs[16];  // halves
 };
 struct BlockQ4_1 {  // d * code + m
+  static constexpr BlockType type = BlockType::q4_1;
   static constexpr int64_t length = kSmallBlock;
   f16 d, m;
   uint8_t qs[16];  // halves
 };
 struct BlockQ5_0 {  // d * (code - 16)
+  static constexpr BlockType type = BlockType::q5_0;
   static constexpr int64_t length = kSmallBlock;
   f16 d;
   uint8_t qh[4];   // bit i: the fifth bit of code i
   uint8_t qs[16];  // halves
 };
 struct BlockQ5_1 {  // d * code + m
+  static constexpr BlockType type = BlockType::q5_1;
   static constexpr int64_t length = kSmallBlock;
   f16 d, m;
   uint8_t qh[4];   // as q5_0
   uint8_t qs[16];  // halves
 };
 struct BlockQ8_0 {  // d * code
+  static constexpr BlockType type = BlockType::q8_0;
   static constexpr int64_t length = kSmallBlock;
   f16 d;
   int8_t qs[32];
 };
 struct BlockQ8_1 {  // d * code; a partner in dot products, whose sum meets the other side's offset
+  static constexpr BlockType type = BlockType::q8_1;
   static constexpr int64_t length = kSmallBlock;
   f16 d;
   f16 s;  // d * sum of the codes
   int8_t qs[32];
 };
 struct BlockIq4Nl {  // d * kIq4Values[code]
+  static constexpr BlockType type = BlockType::iq4_nl;
   static constexpr int64_t length = kSmallBlock;
   f16 d;
   uint8_t qs[16];  // halves
 };
 struct BlockMxfp4 {  // 2^(e - 128) * kMxfp4Values[code] (OCP Microscaling Formats v1.0)
+  static constexpr BlockType type = BlockType::mxfp4;
   static constexpr int64_t length = kSmallBlock;
   uint8_t e;
   uint8_t qs[16];  // halves
@@ -98,12 +106,14 @@ struct BlockMxfp4 {  // 2^(e - 128) * kMxfp4Values[code] (OCP Microscaling Forma
 // ---- 256 values, scales of groups quantized themselves ("K-quants") ----
 
 struct BlockQ2K {  // 16 groups of 16: d * (scale & 15) * code - dmin * (scale >> 4)
+  static constexpr BlockType type = BlockType::q2_k;
   static constexpr int64_t length = kSuperBlock;
   uint8_t scales[16];
   uint8_t qs[64];  // each 32 bytes hold 128 values, 2 bits each: bits 0-1 of all 32, then bits 2-3, ...
   f16 d, dmin;
 };
 struct BlockQ3K {  // 16 groups of 16: d * (scale - 32) * (code - 4)
+  static constexpr BlockType type = BlockType::q3_k;
   static constexpr int64_t length = kSuperBlock;
   uint8_t hmask[32];   // third bit of the codes: bit g of byte i belongs to value 32 g + i
   uint8_t qs[64];      // two low bits, laid out as q2_k's
@@ -111,12 +121,14 @@ struct BlockQ3K {  // 16 groups of 16: d * (scale - 32) * (code - 4)
   f16 d;
 };
 struct BlockQ4K {  // 8 groups of 32: d * scale * code - dmin * min
+  static constexpr BlockType type = BlockType::q4_k;
   static constexpr int64_t length = kSuperBlock;
   f16 d, dmin;
   uint8_t scales[12];  // 8 scales and 8 mins, 6 bits each; unpacked by scale_and_min()
   uint8_t qs[128];     // each 32 bytes: low nibbles are one group, high nibbles the next
 };
 struct BlockQ5K {  // as q4_k with a fifth bit
+  static constexpr BlockType type = BlockType::q5_k;
   static constexpr int64_t length = kSuperBlock;
   f16 d, dmin;
   uint8_t scales[12];
@@ -124,6 +136,7 @@ struct BlockQ5K {  // as q4_k with a fifth bit
   uint8_t qs[128];
 };
 struct BlockQ6K {  // 16 groups of 16: d * scale * (code - 32)
+  static constexpr BlockType type = BlockType::q6_k;
   static constexpr int64_t length = kSuperBlock;
   uint8_t ql[128];  // low nibbles; per half of 128 values: byte i holds values i and i + 64
   uint8_t qh[64];   // high pairs of bits; per half: byte i holds values i, i + 32, i + 64, i + 96
@@ -131,6 +144,7 @@ struct BlockQ6K {  // 16 groups of 16: d * scale * (code - 32)
   f16 d;
 };
 struct BlockQ8K {  // d * code; a partner in dot products
+  static constexpr BlockType type = BlockType::q8_k;
   static constexpr int64_t length = kSuperBlock;
   float d;
   int8_t qs[256];
@@ -140,30 +154,34 @@ struct BlockQ8K {  // d * code; a partner in dot products
 // ---- 256 values, codes are indices into codebooks of 4 or 8 values (block_codebooks.h) ----
 
 struct BlockIq1S {  // d * (2 * scale + 1) * (grid +- 1/8)
+  static constexpr BlockType type = BlockType::iq1_s;
   static constexpr int64_t length = kSuperBlock;
   f16 d;
   uint8_t qs[32];  // low 8 bits of the indices, one per 8 values
   uint16_t qh[8];  // per 32 values: 4 x 3 high bits, 3 bits of scale, sign of the eighth
 };
-struct BlockIq1M {  // as iq1_s, with scales and eighths for finer groups; d is spread over the top nibbles of
-                    // the scales
+struct BlockIq1M {  // as iq1_s, finer groups; d is spread over the top nibbles of the scales
+  static constexpr BlockType type = BlockType::iq1_m;
   static constexpr int64_t length = kSuperBlock;
   uint8_t qs[32];
   uint8_t qh[16];     // per 16 values: 2 x (3 high bits, sign of the eighth)
   uint8_t scales[8];  // 4 words: 4 x 3 bits of scale, a nibble of d
 };
 struct BlockIq2Xxs {  // d * (scale + 1/2) / 4 * +-grid
+  static constexpr BlockType type = BlockType::iq2_xxs;
   static constexpr int64_t length = kSuperBlock;
   f16 d;
   uint16_t qs[32];  // per 32 values: 4 indices of 8 bits, then 32 bits: 4 x 7 signs, 4 bits of scale
 };
 struct BlockIq2Xs {
+  static constexpr BlockType type = BlockType::iq2_xs;
   static constexpr int64_t length = kSuperBlock;
   f16 d;
   uint16_t qs[32];    // per 8 values: index of 9 bits, 7 signs
   uint8_t scales[8];  // a nibble per 16 values
 };
 struct BlockIq2S {
+  static constexpr BlockType type = BlockType::iq2_s;
   static constexpr int64_t length = kSuperBlock;
   f16 d;
   uint8_t qs[32];     // low 8 bits of the indices, one per 8 values
@@ -172,12 +190,14 @@ struct BlockIq2S {
   uint8_t scales[8];  // a nibble per 16 values
 };
 struct BlockIq3Xxs {  // d * (scale + 1/2) / 2 * +-grid
+  static constexpr BlockType type = BlockType::iq3_xxs;
   static constexpr int64_t length = kSuperBlock;
   f16 d;
   uint8_t qs[64];                // an index per 4 values
   uint8_t scales_and_signs[32];  // per 32 values, 32 bits: 4 x 7 signs, 4 bits of scale
 };
 struct BlockIq3S {  // d * (2 * scale + 1) * +-grid
+  static constexpr BlockType type = BlockType::iq3_s;
   static constexpr int64_t length = kSuperBlock;
   f16 d;
   uint8_t qs[64];     // low 8 bits of the indices, one per 4 values
@@ -186,6 +206,7 @@ struct BlockIq3S {  // d * (2 * scale + 1) * +-grid
   uint8_t scales[4];  // a nibble per 32 values
 };
 struct BlockIq4Xs {  // 8 groups of 32: d * (scale - 32) * kIq4Values[code]
+  static constexpr BlockType type = BlockType::iq4_xs;
   static constexpr int64_t length = kSuperBlock;
   f16 d;
   uint16_t scales_h;    // 8 x 2 high bits
@@ -196,12 +217,14 @@ struct BlockIq4Xs {  // 8 groups of 32: d * (scale - 32) * kIq4Values[code]
 // ---- 256 values of -1, 0, 1 ----
 
 struct BlockTq1_0 {  // d * (code - 1), five codes to a byte as base-3 digits of a fraction of 256
+  static constexpr BlockType type = BlockType::tq1_0;
   static constexpr int64_t length = kSuperBlock;
   uint8_t qs[48];  // 32 bytes: 160 values, digit by digit; 16 bytes: 80 values
   uint8_t qh[4];   // four digits each: 16 values
   f16 d;
 };
 struct BlockTq2_0 {  // d * (code - 1)
+  static constexpr BlockType type = BlockType::tq2_0;
   static constexpr int64_t length = kSuperBlock;
   uint8_t qs[64];  // 2 bits each, laid out as q2_k's
   f16 d;
@@ -236,6 +259,8 @@ constexpr decltype(auto) with_block(BlockType type, Body&& body) {
       return body(static_cast<BlockQ8_0*>(nullptr));
     case BlockType::q8_1:
       return body(static_cast<BlockQ8_1*>(nullptr));
+    case BlockType::iq4_nl:
+      return body(static_cast<BlockIq4Nl*>(nullptr));
     case BlockType::q2_k:
       return body(static_cast<BlockQ2K*>(nullptr));
     case BlockType::q3_k:
@@ -262,8 +287,6 @@ constexpr decltype(auto) with_block(BlockType type, Body&& body) {
       return body(static_cast<BlockIq3Xxs*>(nullptr));
     case BlockType::iq3_s:
       return body(static_cast<BlockIq3S*>(nullptr));
-    case BlockType::iq4_nl:
-      return body(static_cast<BlockIq4Nl*>(nullptr));
     case BlockType::iq4_xs:
       return body(static_cast<BlockIq4Xs*>(nullptr));
     case BlockType::tq1_0:
@@ -295,6 +318,11 @@ struct PerBlockType {
 struct BlockKernels {
   // out[i] for the n values of n / length blocks.
   PerBlockType<void(const void* blocks, float* out, int64_t n)> dequantize;
+  // y[t * y_stride + r] = row r . x[t], for `rows` rows of `cols` values and x (x_rows, cols): each value
+  // dequantized as above, products summed in float. Few rows of x; the blocks are read once.
+  PerBlockType<void(const void* blocks, const float* x, float* y, int64_t rows, int64_t cols, int64_t x_rows,
+                    int64_t y_stride)>
+      product;
   // Plain round-to-nearest: each block by itself, scale from its extreme values, equal to ggml's
   // quantize_row_*_ref bit for bit. Null for the types whose scales need a search. x is finite.
   PerBlockType<void(const float* x, void* blocks, int64_t n)> quantize;

@@ -63,8 +63,6 @@ CpuFeatures detect() {
   return features;
 }
 
-BlockKernels no_blocks() { return {}; }
-
 struct Candidate {
   Isa isa;
   const Kernels* (*table)();
@@ -76,10 +74,10 @@ std::vector<Candidate> candidates() {
   const CpuFeatures& cpu = cpu_features();
   std::vector<Candidate> list = {{Isa::scalar, kernels_scalar, block_kernels_reference, true}};
 #if defined(__x86_64__)
-  list.push_back({Isa::avx2, kernels_avx2, no_blocks, cpu.avx2 && cpu.fma && cpu.f16c});
-  list.push_back({Isa::avx512, kernels_avx512, no_blocks, cpu.avx512});
+  list.push_back({Isa::avx2, kernels_avx2, kernels_avx2_blocks, cpu.avx2 && cpu.fma && cpu.f16c});
+  list.push_back({Isa::avx512, kernels_avx512, kernels_avx512_blocks, cpu.avx512});
 #elif defined(__aarch64__)
-  list.push_back({Isa::neon, kernels_neon, no_blocks, cpu.neon});
+  list.push_back({Isa::neon, kernels_neon, kernels_neon_blocks, cpu.neon});
 #endif
   std::erase_if(list, [](const Candidate& candidate) { return !candidate.supported; });
   return list;

@@ -20,7 +20,7 @@ void randomize(Module& module) {
   uint64_t stream = 0;
   module.visit("blocks.0.ssm.", [&](const std::string& name, Tensor& parameter) {
     Rng rng(3, stream++);
-    if (parameter.is_placeholder()) parameter = Tensor::empty(parameter.shape());
+    if (parameter.is_placeholder()) parameter = Tensor::zeros(parameter.shape());
     if (initialize_ssm_parameter(name, parameter, rng)) return;
     float* values = parameter.data<float>();
     for (int64_t i = 0; i < parameter.elements(); ++i) values[i] += 0.3f * rng.normal();

@@ -10,4 +10,9 @@ const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const Kernels* kernels_neon();
 
+// Block kernels, in translation units of their own; scalar's are block_kernels_reference().
+BlockKernels kernels_avx2_blocks();
+BlockKernels kernels_avx512_blocks();
+BlockKernels kernels_neon_blocks();
+
 }  // namespace qkv

@@ -16,9 +16,6 @@ constexpr int64_t kMatvecRows = 4;
 // A panel stays near this size, so that it is still in the cache when it is multiplied.
 constexpr int64_t kPanelBytes = int64_t{4} << 20;
 
-// Rows of a weight that a thread widens at a time for matrix x vector.
-constexpr int64_t kRowsAtOnce = 4;
-
 MatrixOperand operand(const Tensor& t, bool transposed) {
   return {t.raw(), t.dtype(), t.cols(), transposed};
 }
@@ -66,7 +63,8 @@ void matvecs(const W* weight, const float* x, float* y, int64_t x_rows, int64_t 
 }  // namespace
 
 bool are_few_rows(int64_t rows, DType weight) {
-  return rows <= (is_block(weight) ? 2 * kMatvecRows : kMatvecRows);
+  if (block_type(weight)) return rows <= 2 * kMatvecRows;
+  return rows <= kMatvecRows && (weight == DType::f32 || weight == DType::bf16 || weight == DType::f16);
 }
 
 Tensor few_rows_product(const Tensor& x, const Tensor& w) {
@@ -75,8 +73,7 @@ Tensor few_rows_product(const Tensor& x, const Tensor& w) {
   Tensor y = Tensor::empty({rows, n});
   const float* in = wide.data<float>();
   float* out = y.data<float>();
-  const int64_t grain =
-      std::max<int64_t>(kRowsAtOnce, (1 << 15) / std::max<int64_t>(1, k) / kRowsAtOnce * kRowsAtOnce);
+  const int64_t grain = std::max<int64_t>(4, (1 << 15) / std::max<int64_t>(1, k) / 4 * 4);
   parallel_for(n, grain, [&](int64_t begin, int64_t end) {
     const int64_t count = end - begin;
     switch (w.dtype()) {
@@ -89,13 +86,9 @@ Tensor few_rows_product(const Tensor& x, const Tensor& w) {
       default:
         break;
     }
-    const auto memory = allocate(static_cast<uint64_t>(kRowsAtOnce * k) * sizeof(float));
-    auto* widened = reinterpret_cast<float*>(memory.get());
-    for (int64_t r = begin; r < end; r += kRowsAtOnce) {
-      const int64_t some = std::min(kRowsAtOnce, end - r);
-      widen(w.raw(), w.dtype(), r * k, some * k, widened);
-      matvecs(widened, in, out + r, rows, n, some, k);
-    }
+    const BlockType block = block_type(w.dtype()).value();
+    kernels().blocks.product[block](w.raw() + dtype_bytes(w.dtype(), static_cast<uint64_t>(begin * k)), in,
+                                    out + begin, count, k, rows, n);
   });
   return y.to(x.dtype());
 }

@@ -15,7 +15,7 @@ void weight_product(const Tensor& x, const Tensor& w, Tensor& y);
 // dx (T, K) = dy (T, N) w, plus dx itself if `accumulate`; dx of dy's type or f32. Off the tape.
 void weight_product_backward(const Tensor& dy, const Tensor& w, Tensor& dx, bool accumulate);
 
-// The same for few rows of x, by a matrix x vector kernel each: the weight is read once, in its storage type.
+// y (T, N) in x's type for few rows of x, by a matrix x vector kernel each: the weight is read once, in its storage type.
 Tensor few_rows_product(const Tensor& x, const Tensor& w);
 // Whether `rows` are few for this type of weight.
 bool are_few_rows(int64_t rows, DType weight);

@@ -1,0 +1,12 @@
+// Block kernels for AVX2 + FMA + F16C.
+#include "qkv/kernels/isa/tables.h"
+
+// Everything below lives in unnamed namespaces: code compiled for one instruction set must not be shared by the linker
+// with another translation unit.
+#include "qkv/kernels/bodies/blocks.inl"
+
+namespace qkv {
+
+BlockKernels kernels_avx2_blocks() { return make_block_table(); }
+
+}  // namespace qkv

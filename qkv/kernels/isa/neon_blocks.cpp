@@ -1,0 +1,12 @@
+// Block kernels for NEON.
+#include "qkv/kernels/isa/tables.h"
+
+// Everything below lives in unnamed namespaces: code compiled for one instruction set must not be shared by the linker
+// with another translation unit.
+#include "qkv/kernels/bodies/blocks.inl"
+
+namespace qkv {
+
+BlockKernels kernels_neon_blocks() { return make_block_table(); }
+
+}  // namespace qkv
