@@ -17,7 +17,7 @@
 
 namespace qkv {
 
-enum class Activation : uint8_t { silu, gelu_erf, gelu_tanh, quick_gelu, relu, relu2 };
+enum class Activation : uint8_t { silu, gelu_erf, gelu_tanh, quick_gelu, relu, relu2, sigmoid };
 
 // One head's view of attention: what does not depend on the storage type.
 struct AttentionSpec {

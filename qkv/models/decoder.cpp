@@ -5,6 +5,33 @@
 #include "qkv/core/error.h"
 
 namespace qkv {
+namespace {
+
+// The block under activation checkpointing: only its input is kept, and backward runs it once more. The logits of a
+// router leave it beside its output, since what is collected during either run is off the tape.
+Tensor run_twice(const DecoderBlock& block, const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) {
+  const auto kept = std::make_shared<Pass>(pass);  // backward runs after the caller's Pass is gone
+  const auto table = rope == nullptr ? nullptr : std::make_shared<const ops::RopeTable>(*rope);
+  const bool logits_wanted = pass.router_logits != nullptr && block.has_experts();
+  kept->router_logits = nullptr;
+  if (!logits_wanted) {
+    return checkpoint([=, &block](const std::vector<Tensor>& in) { return block.forward(in[0], *kept, table.get(), layer); },
+                      {x});
+  }
+  const Tensor both = checkpoint(
+      [=, &block](const std::vector<Tensor>& in) {
+        Pass own = *kept;
+        std::vector<Tensor> logits;
+        own.router_logits = &logits;
+        const Tensor y = block.forward(in[0], own, table.get(), layer);
+        return ops::concat_cols({ops::cast(y, DType::f32), logits.at(0)});
+      },
+      {x});
+  pass.router_logits->push_back(ops::slice_cols(both, x.cols(), both.cols()));
+  return ops::cast(ops::slice_cols(both, 0, x.cols()), x.dtype());
+}
+
+}  // namespace
 
 Decoder::Decoder(const DecoderConfig& config, std::vector<WeightRow> table, const Json& source)
     : config_(config), table_(std::move(table)), source_(std::make_unique<Json>(source)) {
@@ -16,6 +43,7 @@ Decoder::Decoder(const DecoderConfig& config, std::vector<WeightRow> table, cons
   embedding_ = Tensor::placeholder({info.vocabulary, width});
   if (config.learned_positions)
     positions_ = Tensor::placeholder({info.max_positions + config.position_offset, info.channels});
+  if (config.token_types > 0) token_types_ = Tensor::placeholder({config.token_types, info.channels});
   if (config.embedding_norm) embedding_norm_.emplace(*config.embedding_norm, info.channels);
   if (width != info.channels) {
     project_in_.emplace(width, info.channels, false);
@@ -23,11 +51,21 @@ Decoder::Decoder(const DecoderConfig& config, std::vector<WeightRow> table, cons
   }
   for (int64_t i = 0; i < info.layers; ++i) {
     BlockConfig block = config.block;
-    if (!config.layers.empty()) block.attention.window = config.layers[static_cast<size_t>(i)].window;
+    if (!config.layers.empty()) {
+      const LayerVariant& layer = config.layers[static_cast<size_t>(i)];
+      block.attention.window = layer.window;
+      if (layer.dense) block.experts.reset();
+    }
     blocks_.push_back(std::make_unique<DecoderBlock>(block));
   }
   if (config.final_norm) norm_.emplace(*config.final_norm, info.channels);
+  if (config.pooler) pooler_.emplace(info.channels, info.channels, true);
+  if (config.head_transform) {
+    head_dense_.emplace(info.channels, info.channels, true);
+    head_norm_.emplace(config.head_transform->norm, info.channels);
+  }
   if (!info.tied_embeddings) head_ = Tensor::placeholder({info.vocabulary, width});
+  if (config.head_bias) head_bias_ = Tensor::zeros({info.vocabulary});
 }
 
 Tensor Decoder::embed(const std::vector<int32_t>& tokens, const Pass& pass) const {
@@ -43,6 +81,12 @@ Tensor Decoder::embed(const std::vector<int32_t>& tokens, const Pass& pass) cons
       row += static_cast<int32_t>(config_.position_offset);
     }
     x = ops::add(x, ops::embedding(rows, positions_, pass.compute_type));
+  }
+  if (token_types_.defined()) {
+    const std::vector<int32_t> types = pass.token_types.empty() ? std::vector<int32_t>(tokens.size(), 0) : pass.token_types;
+    require(types.size() == tokens.size(), "{}: expected {} token types, found {}", config_.info.model_type, tokens.size(),
+            types.size());
+    x = ops::add(x, ops::embedding(types, token_types_, pass.compute_type));
   }
   if (embedding_norm_) x = embedding_norm_->forward(x);
   return ops::dropout(x, pass.dropout, pass.dropout_seed, pass.dropout_stream);
@@ -60,20 +104,9 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
   };
 
   Tensor x = embed(tokens, pass);  // (T, C)
-  if (pass.checkpoint_activations && gradient_mode()) {
-    const auto kept = std::make_shared<const Pass>(pass);  // backward runs after the caller's Pass is gone
-    for (size_t i = 0; i < blocks_.size(); ++i) {
-      const DecoderBlock* block = blocks_[i].get();
-      const ops::RopeTable* table = table_of(i);
-      const ops::RopeTable rope = table == nullptr ? ops::RopeTable() : *table;
-      x = checkpoint(
-          [=, turns = table != nullptr](const std::vector<Tensor>& in) {
-            return block->forward(in[0], *kept, turns ? &rope : nullptr, i);
-          },
-          {x});
-    }
-  } else {
-    for (size_t i = 0; i < blocks_.size(); ++i) x = blocks_[i]->forward(x, pass, table_of(i), i);
+  const bool again = pass.checkpoint_activations && gradient_mode();
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    x = again ? run_twice(*blocks_[i], x, pass, table_of(i), i) : blocks_[i]->forward(x, pass, table_of(i), i);
   }
   for (size_t s = 0; s < pass.states.size(); ++s) {
     pass.states[s]->length += pass.sequences.offsets[s + 1] - pass.sequences.offsets[s];
@@ -83,6 +116,11 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
   return project_out_ ? project_out_->forward(x) : x;
 }
 
+Tensor Decoder::head_input(const Tensor& hidden) const {
+  if (!head_dense_) return hidden;
+  return head_norm_->forward(ops::activation(head_dense_->forward(hidden), config_.head_transform->activation));
+}
+
 ops::CrossEntropyOptions Decoder::logit_options() const {
   ops::CrossEntropyOptions options;
   options.logit_scale = config_.logit_scale;
@@ -90,11 +128,13 @@ ops::CrossEntropyOptions Decoder::logit_options() const {
   return options;
 }
 
-// Nothing that changes the computation is decided after reading the source.
+// Nothing that changes the computation is decided after reading the source. Keys that only say how a GGUF file was laid
+// out stay behind.
 Json Decoder::hf_config() const {
   Json json = *source_;
   json["architectures"] = {config_.info.architecture};
   json["model_type"] = config_.info.model_type;
+  for (auto it = json.begin(); it != json.end();) it = it.key().rfind("gguf_", 0) == 0 ? json.erase(it) : std::next(it);
   return json;
 }
 
@@ -107,13 +147,18 @@ SequenceState Decoder::make_state() const {
 void Decoder::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   visitor(prefix + "embed.weight", embedding_);
   if (positions_.defined()) visitor(prefix + "position.weight", positions_);
+  if (token_types_.defined()) visitor(prefix + "token_type.weight", token_types_);
   if (embedding_norm_) embedding_norm_->visit(prefix + "embed_norm.", visitor);
   if (project_in_) project_in_->visit(prefix + "project_in.", visitor);
   for (size_t i = 0; i < blocks_.size(); ++i)
     blocks_[i]->visit(prefix + "blocks." + std::to_string(i) + ".", visitor);
   if (norm_) norm_->visit(prefix + "norm.", visitor);
   if (project_out_) project_out_->visit(prefix + "project_out.", visitor);
+  if (pooler_) pooler_->visit(prefix + "pooler.", visitor);
+  if (head_dense_) head_dense_->visit(prefix + "head_dense.", visitor);
+  if (head_norm_) head_norm_->visit(prefix + "head_norm.", visitor);
   if (head_.defined()) visitor(prefix + "head.weight", head_);
+  if (head_bias_.defined()) visitor(prefix + "head.bias", head_bias_);
 }
 
 }  // namespace qkv

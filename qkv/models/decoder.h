@@ -14,6 +14,7 @@ namespace qkv {
 struct LayerVariant {
   int64_t window = 0;  // of its attention, 0: all
   int rope = 0;        // which of DecoderConfig::ropes turns its heads; -1: none
+  bool dense = false;  // a plain feed-forward network although the block has experts
 };
 
 struct DecoderConfig {
@@ -25,6 +26,7 @@ struct DecoderConfig {
   // p + position_offset.
   bool learned_positions = false;
   int64_t position_offset = 0;
+  int64_t token_types = 0;  // > 0: a table of so many rows, added by each token's type
   float embedding_scale = 1;
   std::optional<NormConfig> embedding_norm;
   std::optional<NormConfig> final_norm;
@@ -32,6 +34,18 @@ struct DecoderConfig {
   int64_t embedding_width = 0;
   bool f32_residual = false;  // whatever the blocks compute in
   float logit_scale = 1, logit_softcap = 0;
+  bool head_bias = false;
+  // Layers of the head's own in front of the vocabulary matrix: norm(f(dense(hidden))) (BERT).
+  struct HeadTransform {
+    Activation activation = Activation::gelu_erf;
+    NormConfig norm;
+  };
+  std::optional<HeadTransform> head_transform;
+  bool pooler = false;  // BERT's dense layer on the first token: kept, not used
+
+  // What GGUF wants to be told beside what follows from the above.
+  float alibi_max_bias = 0;    // the attention's slopes are alibi_slopes(heads, this)
+  bool says_parallel = false;  // a family with both kinds of residual: the key stands there even when sequential
 };
 
 class Decoder : public Model {
@@ -42,6 +56,8 @@ class Decoder : public Model {
   const ModelInfo& info() const override { return config_.info; }
   Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const override;
   const Tensor& head() const override { return head_.defined() ? head_ : embedding_; }
+  Tensor head_bias() const override { return head_bias_; }
+  Tensor head_input(const Tensor& hidden) const override;
   ops::CrossEntropyOptions logit_options() const override;
   SequenceState make_state() const override;
   std::vector<WeightRow> weight_table() const override { return table_; }
@@ -58,11 +74,15 @@ class Decoder : public Model {
   std::vector<Rope> ropes_;
   Tensor embedding_;  // (V, E)
   Tensor positions_;  // (rows, C) or undefined
+  Tensor token_types_;  // (types, C) or undefined
   std::optional<Norm> embedding_norm_;
   std::optional<Linear> project_in_, project_out_;  // E <-> C where they differ
   std::vector<std::unique_ptr<DecoderBlock>> blocks_;
   std::optional<Norm> norm_;
-  Tensor head_;  // (V, E); undefined where tied
+  std::optional<Linear> pooler_, head_dense_;
+  std::optional<Norm> head_norm_;
+  Tensor head_;       // (V, E); undefined where tied
+  Tensor head_bias_;  // (V) or undefined
 };
 
 }  // namespace qkv

@@ -6,11 +6,13 @@ namespace {
 std::unique_ptr<Mixer> make_mixer(const BlockConfig& config) {
   if (config.mamba) return std::make_unique<Mamba>(*config.mamba);
   if (config.mamba2) return std::make_unique<Mamba2>(*config.mamba2);
+  if (config.latent_attention) return std::make_unique<Mla>(*config.latent_attention);
   return std::make_unique<SelfAttention>(config.attention);
 }
 
 std::unique_ptr<FeedForward> make_feed_forward(const BlockConfig& config) {
   if (config.mamba || config.mamba2) return nullptr;
+  if (config.experts) return std::make_unique<MixtureOfExperts>(*config.experts);
   return std::make_unique<Mlp>(config.mlp);
 }
 
@@ -23,6 +25,7 @@ Tensor normed(const std::optional<Norm>& norm, const Tensor& x) {
 DecoderBlock::DecoderBlock(const BlockConfig& config)
     : parallel_(config.parallel),
       residual_norms_(config.norms == BlockConfig::Norms::residual),
+      has_experts_(config.experts.has_value()),
       mixer_(make_mixer(config)),
       feed_forward_(make_feed_forward(config)),
       mixer_name_(config.mamba || config.mamba2 ? "ssm" : "attn") {

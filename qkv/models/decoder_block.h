@@ -6,7 +6,8 @@
 #include <optional>
 
 #include "qkv/nn/attention.h"
-#include "qkv/nn/feed_forward.h"
+#include "qkv/nn/mla.h"
+#include "qkv/nn/moe.h"
 #include "qkv/nn/norm.h"
 #include "qkv/nn/ssm.h"
 
@@ -25,11 +26,13 @@ struct BlockConfig {
   bool parallel = false;
   bool shared_norm = false;  // parallel: one norm feeds both
   AttentionConfig attention;
+  std::optional<MlaConfig> latent_attention;  // instead of attention
   // Instead of attention and network: the block is a norm and this mixer. attention.channels is given all the
   // same.
   std::optional<MambaConfig> mamba;
   std::optional<Mamba2Config> mamba2;
   MlpConfig mlp;
+  std::optional<MoeConfig> experts;  // instead of the network
 };
 
 class DecoderBlock : public Module {
@@ -37,12 +40,14 @@ class DecoderBlock : public Module {
   explicit DecoderBlock(const BlockConfig& config);
   // x (T, C) -> (T, C). `layer`: this block's place in the model and in each sequence's state.
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const;
+  bool has_experts() const { return has_experts_; }
   std::unique_ptr<LayerState> make_state() const { return mixer_->make_state(); }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
 
  private:
   bool parallel_;
   bool residual_norms_;
+  bool has_experts_;
   std::optional<Norm> attention_norm_, attention_post_norm_, mlp_norm_, mlp_post_norm_;
   std::unique_ptr<Mixer> mixer_;
   std::unique_ptr<FeedForward> feed_forward_;  // null: none

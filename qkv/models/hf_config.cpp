@@ -17,6 +17,10 @@ int64_t positive_or(const JsonView& config, const char* key, int64_t fallback, i
   return config.has(key) ? positive(config, key, largest) : fallback;
 }
 
+double number_or_null(const JsonView& config, const char* key, double absent) {
+  return config.json().contains(key) ? config.number_or(key, 0) : absent;
+}
+
 Activation activation_of(const JsonView& config, const char* key, const char* fallback) {
   try {
     return activation_from_name(config.string_or(key, fallback));

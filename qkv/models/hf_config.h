@@ -18,13 +18,15 @@ struct SizeKeys {
   const char* head_dim = "head_dim";
   const char* hidden = "intermediate_size";  // absent: 4 x channels
   const char* positions = "max_position_embeddings";
-  int64_t default_head_dim = 0;  // 0: channels / heads
   int64_t default_positions = 2048;
+  int64_t default_head_dim = 0;  // 0: channels / heads
 };
 
 int64_t positive(const JsonView& config, const char* key, int64_t largest = int64_t{1} << 31);
 int64_t positive_or(const JsonView& config, const char* key, int64_t fallback,
                     int64_t largest = int64_t{1} << 31);
+// A number for which null means 0; `absent` where the key is missing: the default of the model's class.
+double number_or_null(const JsonView& config, const char* key, double absent);
 // An activation's Hugging Face name under `key`.
 Activation activation_of(const JsonView& config, const char* key, const char* fallback);
 

@@ -5,10 +5,18 @@
 namespace qkv {
 
 Tensor Model::logits(const Tensor& hidden) const {
-  Tensor y = ops::cast(ops::linear(hidden, head()), DType::f32);
+  Tensor y = ops::cast(ops::linear(head_input(hidden), head(), head_bias()), DType::f32);
   const ops::CrossEntropyOptions options = logit_options();
   if (options.logit_scale != 1) y = ops::scale(y, options.logit_scale);
   return options.softcap > 0 ? ops::softcap(y, options.softcap) : y;
+}
+
+Tensor Model::cross_entropy(const Tensor& hidden, const std::vector<int32_t>& targets, ops::CrossEntropyOptions options,
+                            const std::vector<float>& weights) const {
+  const ops::CrossEntropyOptions own = logit_options();
+  options.logit_scale = own.logit_scale;
+  options.softcap = own.softcap;
+  return ops::linear_cross_entropy(head_input(hidden), head(), targets, options, weights, head_bias());
 }
 
 int64_t Model::parameter_count() {

@@ -30,10 +30,17 @@ class Model : public Module {
   virtual Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const = 0;
   // The vocabulary matrix (V, C); the embedding itself where tied; undefined where there is no head (an encoder).
   virtual const Tensor& head() const = 0;
+  // (V), added to the products with head(); undefined where there is none.
+  virtual Tensor head_bias() const { return {}; }
   // Scale and softcap that turn products with head() into logits.
   virtual ops::CrossEntropyOptions logit_options() const { return {}; }
+  // What head() multiplies, of hidden states: themselves, unless the head has layers of its own.
+  virtual Tensor head_input(const Tensor& hidden) const { return hidden; }
   // (T, V) f32 logits of hidden states.
   virtual Tensor logits(const Tensor& hidden) const;
+  // ops::linear_cross_entropy of hidden states through the whole head; scale and softcap of `options` are the model's.
+  Tensor cross_entropy(const Tensor& hidden, const std::vector<int32_t>& targets, ops::CrossEntropyOptions options = {},
+                       const std::vector<float>& weights = {}) const;
   virtual SequenceState make_state() const = 0;
   // Every parameter's names and places in Hugging Face checkpoints and in GGUF.
   virtual std::vector<WeightRow> weight_table() const = 0;

@@ -25,7 +25,8 @@ Activation activation_from_name(const std::string& name) {
   if (name == "quick_gelu") return Activation::quick_gelu;
   if (name == "relu") return Activation::relu;
   if (name == "relu2") return Activation::relu2;
-  fail("activation: expected silu, gelu, gelu_new, quick_gelu, relu or relu2, found '{}'", name);
+  if (name == "sigmoid") return Activation::sigmoid;
+  fail("activation: expected silu, gelu, gelu_new, quick_gelu, relu, relu2 or sigmoid, found '{}'", name);
 }
 
 std::string activation_name(Activation activation) {
@@ -36,6 +37,7 @@ std::string activation_name(Activation activation) {
     case Activation::quick_gelu: return "quick_gelu";
     case Activation::relu: return "relu";
     case Activation::relu2: return "relu2";
+    case Activation::sigmoid: return "sigmoid";
   }
   return "?";
 }

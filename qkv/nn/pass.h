@@ -12,6 +12,7 @@ namespace qkv {
 struct Pass {
   ops::PackedSequences sequences;    // tokens are packed (T, C), never padded
   std::vector<int32_t> positions;    // (T)
+  std::vector<int32_t> token_types;  // (T), or empty: all 0; read by models that have types of tokens (BERT)
   std::vector<SequenceState*> states;  // one per sequence, or empty: whole sequences (training, evaluation)
   DType compute_type = DType::f32;   // of activations: f32 or bf16
 
@@ -19,6 +20,7 @@ struct Pass {
   float dropout = 0;           // probability
   uint64_t dropout_seed = 0;   // the mask of layer l's site s is the stream dropout_stream + 16 l + s of this seed
   uint64_t dropout_stream = 0;
+  std::vector<Tensor>* router_logits = nullptr;  // if set, every mixture of experts appends its logits (T, experts)
   bool checkpoint_activations = false;  // keep only each block's input, run blocks again in backward
 
   bool incremental() const { return !states.empty(); }

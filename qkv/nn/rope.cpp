@@ -57,22 +57,6 @@ double ntk_theta(const RopeConfig& config, double stretch) {
   return config.theta * std::pow(stretch, dim / (dim - 2));
 }
 
-float default_magnitude(const RopeConfig& config) {
-  if (config.attention_factor > 0) return static_cast<float>(config.attention_factor);
-  if (config.scaling == RopeConfig::Scaling::yarn) {
-    if (config.mscale != 0 && config.mscale_all_dim != 0) {
-      return static_cast<float>(yarn_mscale(config.factor, config.mscale) /
-                                yarn_mscale(config.factor, config.mscale_all_dim));
-    }
-    return static_cast<float>(yarn_mscale(config.factor, 1));
-  }
-  if (config.scaling == RopeConfig::Scaling::longrope && config.factor > 1) {
-    return static_cast<float>(std::sqrt(
-        1 + std::log(config.factor) / std::log(static_cast<double>(config.original_max_positions))));
-  }
-  return 1;
-}
-
 constexpr std::pair<const char*, RopeConfig::Scaling> kScalingNames[] = {
     {"default", RopeConfig::Scaling::none},      {"linear", RopeConfig::Scaling::linear},
     {"ntk", RopeConfig::Scaling::ntk},           {"dynamic", RopeConfig::Scaling::dynamic},
@@ -129,6 +113,8 @@ void read_rope_scaling(const JsonView& config, RopeConfig& rope) {
   if (rope.scaling == RopeConfig::Scaling::longrope) {
     rope.short_factors = factors(scaling, "short_factor", rope);
     rope.long_factors = factors(scaling, "long_factor", rope);
+    rope.long_mscale = scaling.number_or("long_mscale", 0);
+    rope.short_mscale = scaling.number_or("short_mscale", rope.long_mscale);
     rope.factor = static_cast<double>(rope.max_positions) / static_cast<double>(rope.original_max_positions);
     if (rope.max_positions == rope.original_max_positions) rope.factor = scaling.number_or("factor", 1);
     return;
@@ -145,7 +131,7 @@ void read_rope_scaling(const JsonView& config, RopeConfig& rope) {
   rope.high_freq_factor = scaling.number_or("high_freq_factor", 4);
 }
 
-Rope::Rope(const RopeConfig& config) : config_(config), magnitude_(default_magnitude(config)) {
+Rope::Rope(const RopeConfig& config) : config_(config) {
   require(config.rotary_dim > 0 && config.rotary_dim % 2 == 0 && config.rotary_dim <= config.head_dim,
           "rope: expected an even number of rotated dimensions up to {}, found {}", config.head_dim,
           config.rotary_dim);
@@ -179,6 +165,23 @@ std::vector<float> Rope::frequencies(int64_t length) const {
   return result;
 }
 
+float Rope::magnitude(int64_t length) const {
+  if (config_.attention_factor > 0) return static_cast<float>(config_.attention_factor);
+  if (config_.scaling == RopeConfig::Scaling::yarn) {
+    const bool ratio = config_.mscale != 0 && config_.mscale_all_dim != 0;
+    return static_cast<float>(yarn_mscale(config_.factor, ratio ? config_.mscale : 1) /
+                              (ratio ? yarn_mscale(config_.factor, config_.mscale_all_dim) : 1));
+  }
+  if (config_.scaling == RopeConfig::Scaling::longrope) {
+    if (config_.long_mscale > 0) {
+      return static_cast<float>(length > config_.original_max_positions ? config_.long_mscale : config_.short_mscale);
+    }
+    const double context = static_cast<double>(config_.original_max_positions);
+    return config_.factor > 1 ? static_cast<float>(std::sqrt(1 + std::log(config_.factor) / std::log(context))) : 1;
+  }
+  return 1;
+}
+
 ops::RopeTable Rope::table(const std::vector<int32_t>& positions,
                            const ops::PackedSequences& sequences) const {
   const int64_t rows = static_cast<int64_t>(positions.size()), half = config_.rotary_dim / 2;
@@ -190,27 +193,27 @@ ops::RopeTable Rope::table(const std::vector<int32_t>& positions,
   table.sin = Tensor::empty({rows, half});
   float* cos = table.cos.data<float>();
   float* sin = table.sin.data<float>();
-  const auto fill = [&](int64_t begin, int64_t end, const std::vector<float>& frequencies) {
+  const auto fill = [&](int64_t begin, int64_t end, const std::vector<float>& frequencies, float magnitude) {
     parallel_for(end - begin, 64, [&](int64_t first, int64_t last) {
       for (int64_t t = begin + first; t < begin + last; ++t) {
         for (int64_t i = 0; i < half; ++i) {
           const double angle =
               static_cast<float>(positions[static_cast<size_t>(t)]) * frequencies[static_cast<size_t>(i)];
-          cos[t * half + i] = static_cast<float>(std::cos(angle)) * magnitude_;
-          sin[t * half + i] = static_cast<float>(std::sin(angle)) * magnitude_;
+          cos[t * half + i] = static_cast<float>(std::cos(angle)) * magnitude;
+          sin[t * half + i] = static_cast<float>(std::sin(angle)) * magnitude;
         }
       }
     });
   };
   if (!depends_on_length()) {
-    fill(0, rows, frequencies_);
+    fill(0, rows, frequencies_, magnitude(0));
     return table;
   }
   for (size_t s = 0; s + 1 < sequences.offsets.size(); ++s) {
     const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
     if (begin == end) continue;
     const int64_t length = *std::max_element(positions.begin() + begin, positions.begin() + end) + int64_t{1};
-    fill(begin, end, length > config_.original_max_positions ? frequencies(length) : frequencies_);
+    fill(begin, end, length > config_.original_max_positions ? frequencies(length) : frequencies_, magnitude(length));
   }
   return table;
 }

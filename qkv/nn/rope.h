@@ -32,6 +32,7 @@ struct RopeConfig {
   double low_freq_factor = 1, high_freq_factor = 4;
   // LongRoPE: what each wavelength is multiplied by (rotary_dim / 2), up to and beyond the original positions
   std::vector<double> short_factors, long_factors;
+  double short_mscale = 0, long_mscale = 0;  // attention factors of either, where they differ (Phi-3.5-MoE)
 };
 
 // Reads "rope_scaling" (and its older spelling "type") of a Hugging Face config into `rope`, whose theta,
@@ -49,12 +50,13 @@ class Rope {
   const RopeConfig& config() const { return config_; }
   // The frequencies of a sequence of `length` tokens, in radians per position (rotary_dim / 2).
   std::vector<float> frequencies(int64_t length) const;
+  // What multiplies cos and sin of a sequence of `length` tokens.
+  float magnitude(int64_t length) const;
 
  private:
   bool depends_on_length() const;
   RopeConfig config_;
   std::vector<float> frequencies_;  // of a short sequence
-  float magnitude_ = 1;             // multiplies cos and sin
 };
 
 }  // namespace qkv

@@ -22,6 +22,7 @@ void move_rows(const Tensor& from, int64_t begin, int64_t count, Tensor& to) {
 
 void KvState::reallocate(int64_t capacity, DType type) {
   for (auto [buffer, width] : {std::pair{&k_, k_width_}, std::pair{&v_, v_width_}}) {
+    if (width == 0) continue;
     Tensor other = Tensor::empty({capacity, width}, type);
     if (buffer->defined()) move_rows(*buffer, begin_, held(), other);
     *buffer = std::move(other);
@@ -31,10 +32,12 @@ void KvState::reallocate(int64_t capacity, DType type) {
 
 void KvState::append(const Tensor& k, const Tensor& v) {
   const int64_t n = k.rows();
-  require(k.cols() == k_width_ && v.cols() == v_width_ && v.rows() == n &&
+  const int64_t v_width = v.defined() ? v.cols() : 0;
+  require(k.cols() == k_width_ && v_width == v_width_ &&
+              (!v.defined() || (v.rows() == n && v.dtype() == k.dtype())) &&
               (!k_.defined() || k_.dtype() == k.dtype()),
           "kv cache: expected rows of {} and {}, found {} and {}", k_width_, v_width_, describe(k),
-          describe(v));
+          v.defined() ? describe(v) : "none");
   const int64_t capacity = k_.defined() ? k_.dim(0) : 0;
   if (begin_ + held() + n > capacity) {
     if (window_ > 0) {  // the first of the new tokens sees window - 1 older ones
@@ -42,18 +45,18 @@ void KvState::append(const Tensor& k, const Tensor& v) {
       first_ += dropped;
       begin_ += dropped;
     }
-    if (held() + n > capacity) {
+    if (held() + n > capacity || capacity < 2 * window_) {
       const int64_t doubled = window_ > 0 ? std::min(2 * capacity, 2 * window_) : 2 * capacity;
       reallocate(std::max({kFirstCapacity, held() + n, doubled}), k.dtype());
     } else {
       move_rows(k_, begin_, held(), k_);
-      move_rows(v_, begin_, held(), v_);
+      if (v_.defined()) move_rows(v_, begin_, held(), v_);
       begin_ = 0;
     }
   }
   const int64_t row = begin_ + held();
   k_.row_view(row, row + n).copy_from(k);
-  v_.row_view(row, row + n).copy_from(v);
+  if (v.defined()) v_.row_view(row, row + n).copy_from(v);
   length_ += n;
 }
 
@@ -66,7 +69,7 @@ void KvState::trim() {
 }
 
 uint64_t KvState::bytes() const {
-  return k_.defined() ? k_.bytes() + v_.bytes() : 0;
+  return (k_.defined() ? k_.bytes() : 0) + (v_.defined() ? v_.bytes() : 0);
 }
 
 void KvState::truncate(int64_t length) {

@@ -25,8 +25,8 @@ class KvState : public LayerState {
  public:
   KvState(int64_t k_width, int64_t v_width, int64_t window = 0)
       : k_width_(k_width), v_width_(v_width), window_(window) {}
-  // Appends rows k (n, k_width), v (n, v_width).
-  void append(const Tensor& k, const Tensor& v);
+  // Appends rows k (n, k_width), v (n, v_width); v undefined if its width is 0.
+  void append(const Tensor& k, const Tensor& v = {});
   int64_t length() const { return length_; }  // tokens seen
   Tensor keys() const {
     return k_.row_view(begin_, begin_ + held());

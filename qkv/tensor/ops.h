@@ -53,7 +53,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& bias, float ep
 struct RopeTable {
   Tensor cos, sin;  // f32 (T, rotary_dim / 2): the angles of this pass's tokens, already scaled
   int64_t head_dim = 0, rotary_dim = 0;
-  bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2)
+  int64_t offset = 0;        // the first rotated dimension of a head
+  bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2), counted from offset
 };
 // x (T, heads * head_dim): rotates every head. The gradient is the rotation back.
 Tensor rope(const Tensor& x, const RopeTable& table);
@@ -69,7 +70,8 @@ struct PackedSequences {
 // (T, n_heads * v_dim). No score matrix is ever stored; memory grows linearly with T.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const PackedSequences& sequences, const AttentionSpec& spec);
 // One sequence's new queries against its cache, off the tape: q (n_q, n_heads * qk_dim); k, v: (n_k, ...) of which the last
-// n_q rows are the queries' own. Row strides in elements. Writes out (n_q, n_heads * v_dim).
+// n_q rows are the queries' own. With one key/value head the rows of v may be longer than v_dim: the rest is not read.
+// Writes out (n_q, n_heads * v_dim).
 void attend_cached(const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out, const AttentionSpec& spec);
 
 // ---- state spaces (ops/conv1d.cpp, ops/scan.cpp, ops/ssd.cpp) ----
@@ -139,12 +141,13 @@ struct CrossEntropyOptions {
 };
 // Sum over counted targets of cross-entropy of h w^T (h (T, C), w (V, C)) in f32, one element. Logits exist only a chunk of
 // rows at a time: never (T, V). Gradients are computed in the same pass while the logits are there. `weights` (empty or T):
-// a factor per token.
+// a factor per token. `bias` (V) or none is added to the products first.
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets,
-                            const CrossEntropyOptions& options = {}, const std::vector<float>& weights = {});
+                            const CrossEntropyOptions& options = {}, const std::vector<float>& weights = {},
+                            const Tensor& bias = {});
 // log p(targets[t]) for every row (f32, (T)); 0 where ignored. Chunked likewise; backward recomputes a chunk's logits.
 Tensor linear_log_probs(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets,
-                        const CrossEntropyOptions& options = {});
+                        const CrossEntropyOptions& options = {}, const Tensor& bias = {});
 // The same loss on logits (T, V) that exist already.
 Tensor cross_entropy(const Tensor& logits, const std::vector<int32_t>& targets, const CrossEntropyOptions& options = {});
 
@@ -152,7 +155,9 @@ Tensor cross_entropy(const Tensor& logits, const std::vector<int32_t>& targets, 
 
 Tensor softmax(const Tensor& x);      // over the last dimension
 Tensor log_softmax(const Tensor& x);  // over the last dimension
-Tensor gather_cols(const Tensor& x, const std::vector<int32_t>& columns);  // (T) = x[t, columns[t]]
+// x[t, columns[t]] (T), or with k columns for every row, row by row, (T, k).
+Tensor gather_cols(const Tensor& x, const std::vector<int32_t>& columns);
+Tensor normalize_rows(const Tensor& x);  // x / its sum over the last dimension
 Tensor sum(const Tensor& x);          // all elements -> (1), f32
 Tensor mean(const Tensor& x);         // all elements -> (1), f32
 Tensor reshape(const Tensor& x, Shape shape);
@@ -162,6 +167,12 @@ Tensor slice_cols(const Tensor& x, int64_t begin, int64_t end);
 std::vector<Tensor> split_cols(const Tensor& x, const std::vector<int64_t>& widths);
 Tensor concat_rows(const std::vector<Tensor>& parts);
 Tensor concat_cols(const std::vector<Tensor>& parts);
+// (T, heads * (a + b)): every head of x (T, heads * a) followed by the row of `shared` (T, b), whose gradient is the sum
+// over heads (ops/heads.cpp).
+Tensor append_to_heads(const Tensor& x, const Tensor& shared, int64_t heads);
 Tensor select_rows(const Tensor& x, const std::vector<int64_t>& rows);  // rows may repeat; dx accumulates
+// What select_rows took apart, put together (ops/combine_rows.cpp): y (T, C) = sum over j of weights (T, k)[t, j] times
+// row rows[t * k + j] of x (N, C), each of which is taken at most once. The weights are f32.
+Tensor combine_rows(const Tensor& x, const std::vector<int64_t>& rows, const Tensor& weights);
 
 }  // namespace qkv::ops

@@ -80,7 +80,8 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 constexpr Activation kActivations[] = {Activation::silu,       Activation::gelu_erf, Activation::gelu_tanh,
-                                       Activation::quick_gelu, Activation::relu,     Activation::relu2};
+                                       Activation::quick_gelu, Activation::relu,     Activation::relu2,
+                                       Activation::sigmoid};
 
 // A test for every available set of kernels and both storage types.
 template <typename T>

@@ -108,6 +108,7 @@ S activation(Activation kind, S x) {
     case Activation::quick_gelu: return x * sigmoid(S(1.702) * x);
     case Activation::relu: return std::max(x, S(0));
     case Activation::relu2: return std::max(x, S(0)) * std::max(x, S(0));
+    case Activation::sigmoid: return sigmoid(x);
   }
   return 0;
 }
@@ -128,6 +129,7 @@ S activation_slope(Activation kind, S x) {
     }
     case Activation::relu: return x > 0 ? S(1) : S(0);
     case Activation::relu2: return x > 0 ? 2 * x : S(0);
+    case Activation::sigmoid: return sigmoid(x) * sigmoid(-x);
   }
   return 0;
 }

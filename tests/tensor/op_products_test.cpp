@@ -46,7 +46,8 @@ void add_elementwise(std::vector<OpCase>& cases) {
                        for (size_t i = 0; i < y.size(); ++i) y[i] *= reference::dropout_factor(0.4f, 5, 6, i);
                        return y;
                      }});
-    for (auto kind : {Activation::silu, Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu, Activation::relu, Activation::relu2}) {
+    for (auto kind : {Activation::silu, Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu, Activation::relu, Activation::relu2,
+                      Activation::sigmoid}) {
       const std::string label = std::to_string(static_cast<int>(kind)) + size;
       cases.push_back({"activation_" + label, {{shape, true, 2}}, [=](const Inputs& in) { return ops::activation(in[0], kind); },
                        [=](const Values& v) { return reference::map<double>([=](double x) { return reference::activation(kind, x); }, v[0]); }});

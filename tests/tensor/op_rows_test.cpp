@@ -57,6 +57,41 @@ void add_norms(std::vector<OpCase>& cases) {
   }
 }
 
+// What a mixture of experts is made of.
+void add_routing(std::vector<OpCase>& cases) {
+  const int64_t rows = 4, cols = 6;
+  const std::vector<int32_t> chosen = {2, 5, 0, 1, 5, 3, 4, 2};  // two columns of every row
+  cases.push_back({"gather_two_cols", {{{rows, cols}}}, [=](const Inputs& in) { return ops::gather_cols(in[0], chosen); },
+                   [=](const Values& v) {
+                     Doubles y;
+                     for (size_t i = 0; i < chosen.size(); ++i) y.push_back(v[0][i / 2 * static_cast<size_t>(cols) + static_cast<size_t>(chosen[i])]);
+                     return y;
+                   }});
+  cases.push_back({"normalize_rows", {{{rows, cols}}}, [](const Inputs& in) { return ops::normalize_rows(ops::softmax(in[0])); },
+                   [=](const Values& v) { return reference::softmax(v[0], rows, cols); }});
+  cases.push_back({"normalize_gathered_rows", {{{rows, cols}}},
+                   [=](const Inputs& in) { return ops::normalize_rows(ops::gather_cols(ops::softmax(in[0]), chosen)); },
+                   [=](const Values& v) {
+                     const Doubles p = reference::softmax(v[0], rows, cols);
+                     Doubles y;
+                     for (size_t t = 0; t < static_cast<size_t>(rows); ++t) {
+                       const double a = p[t * 6 + static_cast<size_t>(chosen[2 * t])], b = p[t * 6 + static_cast<size_t>(chosen[2 * t + 1])];
+                       y.push_back(a / (a + b));
+                       y.push_back(b / (a + b));
+                     }
+                     return y;
+                   }});
+  const std::vector<int64_t> places = {3, 0, 7, 5, 1, 8};  // row 2, 4 and 6 of nine belong to nobody
+  cases.push_back({"combine_rows", {{{9, cols}}, {{3, 2}, false}}, [=](const Inputs& in) { return ops::combine_rows(in[0], places, in[1]); },
+                   [=](const Values& v) {
+                     Doubles y(static_cast<size_t>(3 * cols), 0.0);
+                     for (size_t i = 0; i < places.size(); ++i) {
+                       for (size_t c = 0; c < 6; ++c) y[i / 2 * 6 + c] += v[1][i] * v[0][static_cast<size_t>(places[i]) * 6 + c];
+                     }
+                     return y;
+                   }});
+}
+
 void add_rope(std::vector<OpCase>& cases) {
   const int64_t rows = 3, heads = 2;
   for (const auto& [head_dim, rotary_dim] : std::vector<std::pair<int64_t, int64_t>>{{6, 6}, {16, 8}, {34, 34}}) {
@@ -75,6 +110,41 @@ void add_rope(std::vector<OpCase>& cases) {
                        }});
     }
   }
+}
+
+// The last part of every head turns; a part that all heads share is appended to each.
+void add_head_parts(std::vector<OpCase>& cases) {
+  const int64_t rows = 3, heads = 2, head_dim = 10, rotary_dim = 6, offset = 4;
+  const Doubles angle = normal_values(rows * rotary_dim / 2, 7);
+  ops::RopeTable table;
+  table.cos = tensor_of(reference::map<double>([](double a) { return std::cos(a); }, angle), {rows, rotary_dim / 2});
+  table.sin = tensor_of(reference::map<double>([](double a) { return std::sin(a); }, angle), {rows, rotary_dim / 2});
+  table.head_dim = head_dim;
+  table.rotary_dim = rotary_dim;
+  table.offset = offset;
+  table.interleaved = true;
+  cases.push_back({"rope_of_the_last_part", {{{rows, heads * head_dim}}}, [=](const Inputs& in) { return ops::rope(in[0], table); },
+                   [=](const Values& v) {
+                     Doubles parts, y = v[0];
+                     for (int64_t i = 0; i < rows * heads; ++i) {
+                       for (int64_t c = 0; c < rotary_dim; ++c) parts.push_back(v[0][static_cast<size_t>(i * head_dim + offset + c)]);
+                     }
+                     const Doubles turned = reference::rope(parts, values_of(table.cos), values_of(table.sin), rows, heads, rotary_dim, rotary_dim, true);
+                     for (int64_t i = 0; i < rows * heads; ++i) {
+                       for (int64_t c = 0; c < rotary_dim; ++c) y[static_cast<size_t>(i * head_dim + offset + c)] = turned[static_cast<size_t>(i * rotary_dim + c)];
+                     }
+                     return y;
+                   }});
+  cases.push_back({"append_to_heads", {{{rows, heads * 4}}, {{rows, 3}}}, [=](const Inputs& in) { return ops::append_to_heads(in[0], in[1], heads); },
+                   [=](const Values& v) {
+                     Doubles y;
+                     for (size_t i = 0; i < static_cast<size_t>(rows * heads); ++i) {
+                       y.insert(y.end(), v[0].begin() + static_cast<std::ptrdiff_t>(4 * i), v[0].begin() + static_cast<std::ptrdiff_t>(4 * i + 4));
+                       const auto shared = v[1].begin() + static_cast<std::ptrdiff_t>(i / 2 * 3);
+                       y.insert(y.end(), shared, shared + 3);
+                     }
+                     return y;
+                   }});
 }
 
 void add_attention(std::vector<OpCase>& cases) {
@@ -164,7 +234,24 @@ void add_losses(std::vector<OpCase>& cases) {
                      [=](const Inputs& in) { return ops::linear_cross_entropy(in[0], in[1], targets, options, weights); },
                      [=](const Values& v) { return Doubles{reference::cross_entropy(logits(v), vocabulary, targets, exact, wide_weights)}; },
                      1e-5, 0x1p-6});
+    const auto biased = [=](const Values& v) { return reference::linear(v[0], v[1], v[2], rows, vocabulary, channels); };
+    const std::vector<OpInput> with_bias = {{{rows, channels}}, {{vocabulary, channels}, false}, {{vocabulary}, false}};
+    cases.push_back({std::string("linear_cross_entropy_biased_") + variant.name, with_bias,
+                     [=](const Inputs& in) { return ops::linear_cross_entropy(in[0], in[1], targets, options, weights, in[2]); },
+                     [=](const Values& v) { return Doubles{reference::cross_entropy(biased(v), vocabulary, targets, exact, wide_weights)}; },
+                     1e-5, 0x1p-6});
     if (options.label_smoothing != 0 || options.z_loss != 0) continue;
+    cases.push_back({std::string("linear_log_probs_biased_") + variant.name, with_bias,
+                     [=](const Inputs& in) { return ops::linear_log_probs(in[0], in[1], targets, options, in[2]); },
+                     [=](const Values& v) {
+                       const Doubles z = biased(v);
+                       Doubles y;
+                       for (size_t r = 0; r < targets.size(); ++r) {
+                         const double* row = &z[r * static_cast<size_t>(vocabulary)];
+                         y.push_back(targets[r] == ops::kIgnore ? 0 : -reference::cross_entropy_row(row, vocabulary, targets[r], exact));
+                       }
+                       return y;
+                     }, 1e-5, 0x1p-6});
     cases.push_back({std::string("linear_log_probs_") + variant.name, {{{rows, channels}}, {{vocabulary, channels}, false}},
                      [=](const Inputs& in) { return ops::linear_log_probs(in[0], in[1], targets, options); },
                      [=](const Values& v) {
@@ -184,7 +271,9 @@ void add_losses(std::vector<OpCase>& cases) {
 std::vector<OpCase> all_cases() {
   std::vector<OpCase> cases;
   add_norms(cases);
+  add_routing(cases);
   add_rope(cases);
+  add_head_parts(cases);
   add_attention(cases);
   add_losses(cases);
   return cases;

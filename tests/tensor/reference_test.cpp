@@ -14,7 +14,8 @@ Doubles differences(const std::function<Doubles(const Doubles&)>& f, const Doubl
 
 TEST(Reference, ActivationSlopes) {
   const Doubles x = normal_values(200, 1, 2), ones(200, 1.0);
-  for (auto kind : {Activation::silu, Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu, Activation::relu, Activation::relu2}) {
+  for (auto kind : {Activation::silu, Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu, Activation::relu, Activation::relu2,
+                      Activation::sigmoid}) {
     const auto f = [=](const Doubles& v) { return reference::map<double>([=](double a) { return reference::activation(kind, a); }, v); };
     EXPECT_TRUE(close(reference::map<double>([=](double a) { return reference::activation_slope(kind, a); }, x), differences(f, x, ones), kTolerance));
   }

@@ -105,8 +105,7 @@ class ModelReference : public testing::TestWithParam<Reference> {
         targets.push_back(t + 1 < length_ ? tokens_[static_cast<size_t>(r * length_ + t + 1)] : ops::kIgnore);
       }
     }
-    const Tensor total = ops::linear_cross_entropy(model().forward(tokens_, whole_pass()), model().head(),
-                                                   targets, model().logit_options());
+    const Tensor total = model().cross_entropy(model().forward(tokens_, whole_pass()), targets);
     return ops::scale(total, 1.0f / static_cast<float>(rows_ * (length_ - 1)));
   }
 

@@ -57,6 +57,13 @@ struct Relu2 {  // max(x, 0)^2 (So et al., arXiv 2109.08668)
   }
 };
 
+struct Sigmoid {
+  static HWY_INLINE ValueSlope at(VF x) {
+    const VF s = hn::IfThenElse(hn::Ne(x, x), x, sigmoid_vector(x));  // NaN must come through
+    return {s, hn::Mul(s, hn::Sub(hn::Set(df, 1.0f), s))};
+  }
+};
+
 template <typename Body>
 HWY_INLINE void with_activation(Activation kind, Body body) {
   switch (kind) {
@@ -66,6 +73,7 @@ HWY_INLINE void with_activation(Activation kind, Body body) {
     case Activation::quick_gelu: return body(QuickGelu());
     case Activation::relu: return body(Relu());
     case Activation::relu2: return body(Relu2());
+    case Activation::sigmoid: return body(Sigmoid());
   }
 }
 

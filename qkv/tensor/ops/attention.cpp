@@ -23,11 +23,12 @@ struct Item {
   int64_t rows() const { return (head_end - head_begin) * (q_end - q_begin); }
 };
 
-void check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionSpec& spec) {
+// `wide_values`: rows of v may be longer than what is read of them.
+void check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionSpec& spec, bool wide_values = false) {
   require(spec.n_kv_heads > 0 && spec.n_heads > 0 && spec.n_heads % spec.n_kv_heads == 0,
           "attention: expected query heads to be a multiple of key/value heads, found {} and {}", spec.n_heads, spec.n_kv_heads);
   require(q.cols() == int64_t{spec.n_heads} * spec.qk_dim && k.cols() == int64_t{spec.n_kv_heads} * spec.qk_dim &&
-              v.cols() == int64_t{spec.n_kv_heads} * spec.v_dim && k.rows() == v.rows() && q.dtype() == k.dtype() &&
+              (v.cols() == int64_t{spec.n_kv_heads} * spec.v_dim || (wide_values && v.cols() > spec.v_dim)) && k.rows() == v.rows() && q.dtype() == k.dtype() &&
               q.dtype() == v.dtype(),
           "attention: {} heads of {} and {} key/value heads of {} and {} do not fit q {}, k {}, v {}", spec.n_heads, spec.qk_dim,
           spec.n_kv_heads, spec.qk_dim, spec.v_dim, describe(q), describe(k), describe(v));
@@ -210,7 +211,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Packed
 }
 
 void attend_cached(const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out, const AttentionSpec& spec) {
-  check(q, k, v, spec);
+  check(q, k, v, spec, spec.n_kv_heads == 1);
   require(k.rows() >= q.rows() && out.rows() == q.rows() && out.cols() == int64_t{spec.n_heads} * spec.v_dim && out.dtype() == q.dtype(),
           "attend_cached: q {}, keys {} and out {} do not fit", describe(q), describe(k), describe(out));
   with_float_type(q.dtype(), "attend_cached", [&](auto* type) {

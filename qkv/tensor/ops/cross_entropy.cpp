@@ -29,6 +29,11 @@ void check(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets
   }
 }
 
+// Adds the head's bias to a row of raw logits.
+void add_head_bias(float* row, const Tensor& bias) {
+  if (bias.defined()) kernels().f32.add(row, bias.data<float>(), row, bias.elements());
+}
+
 // Applies scale and softcap in place; with `raw` kept by the caller when backward needs the derivative.
 void transform_logits(float* row, int64_t n, const CrossEntropyOptions& options) {
   if (options.logit_scale != 1) kernels().f32.scale(row, options.logit_scale, row, n);
@@ -105,6 +110,14 @@ float row_loss(float* row, int64_t vocabulary, int32_t target, float weight, con
   return loss * weight;
 }
 
+// bias gradient += the column sums of a chunk's gradients.
+void sum_columns(const float* logits, int64_t rows, Tensor& gradient) {
+  const int64_t cols = gradient.elements();
+  detail::RowReduction sums(rows, cols);
+  sums.run([&](int64_t begin, int64_t end, float* partial) { kernels().f32.sum_rows(logits + begin * cols, partial, end - begin, cols); });
+  sums.add_to(gradient.data<float>(), 0, cols);
+}
+
 // Written by the first chunk, or zero if there is none.
 Tensor gradient_of_weight(Shape shape, const std::vector<int32_t>& targets) {
   return targets.empty() ? Tensor::zeros(shape) : Tensor::empty(shape);
@@ -123,12 +136,14 @@ void multiply_in_place(Tensor& t, float factor) {
 }  // namespace
 
 Tensor linear_cross_entropy(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets,
-                            const CrossEntropyOptions& options, const std::vector<float>& weights) {
+                            const CrossEntropyOptions& options, const std::vector<float>& weights, const Tensor& bias) {
   check(h, w, targets, weights.size());
-  const bool on_tape = recording({h, w});
+  detail::require_vector(bias, w.dim(0), "cross-entropy: head bias");
+  const bool on_tape = recording({h, w, bias});
   const bool h_wanted = on_tape && h.tracks_gradient(), w_wanted = on_tape && w.tracks_gradient();
   Tensor dh = h_wanted ? Tensor::empty(h.shape(), h.dtype()) : Tensor();
   Tensor dw = w_wanted ? gradient_of_weight(w.shape(), targets) : Tensor();
+  Tensor dbias = on_tape && bias.tracks_gradient() ? Tensor::zeros(bias.shape()) : Tensor();
   std::vector<double> losses(targets.size());
   ChunkedHead head(h, w, options);
   head.run([&](int64_t begin, int64_t end, float* logits) {
@@ -136,20 +151,23 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& w, const std::vector<
       std::vector<float> transformed;
       for (int64_t r = first; r < last; ++r) {
         const auto t = static_cast<size_t>(begin + r);
+        add_head_bias(logits + r * head.vocabulary(), bias);
         losses[t] = row_loss(logits + r * head.vocabulary(), head.vocabulary(), targets[t], weights.empty() ? 1.0f : weights[t],
                              options, on_tape, transformed);
       }
     });
+    if (dbias.defined()) sum_columns(logits, end - begin, dbias);
     if (on_tape) head.gradients(begin, end, dh, w_wanted ? dw.data<float>() : nullptr, begin > 0);
   });
   double total = 0;
   for (double loss : losses) total += loss;
   Tensor result = Tensor::full({1}, static_cast<float>(total));
-  record("linear_cross_entropy", {h, w}, {&result}, [&] {
-    const auto kept_dh = std::make_shared<Tensor>(std::move(dh)), kept_dw = std::make_shared<Tensor>(std::move(dw));
+  record("linear_cross_entropy", {h, w, bias}, {&result}, [&] {
+    const auto kept_dh = std::make_shared<Tensor>(std::move(dh)), kept_dw = std::make_shared<Tensor>(std::move(dw)),
+               kept_dbias = std::make_shared<Tensor>(std::move(dbias));
     return [=](const std::vector<Tensor>& grads, GradientSink& sink) {
       const float factor = grads[0].item();
-      for (const auto& [input, kept] : {std::pair{size_t{0}, kept_dh}, std::pair{size_t{1}, kept_dw}}) {
+      for (const auto& [input, kept] : {std::pair{size_t{0}, kept_dh}, std::pair{size_t{1}, kept_dw}, std::pair{size_t{2}, kept_dbias}}) {
         if (!kept->defined()) continue;
         multiply_in_place(*kept, factor);
         sink.add(input, std::move(*kept));
@@ -159,11 +177,14 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& w, const std::vector<
   return result;
 }
 
-Tensor linear_log_probs(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets, const CrossEntropyOptions& options) {
+Tensor linear_log_probs(const Tensor& h, const Tensor& w, const std::vector<int32_t>& targets, const CrossEntropyOptions& options,
+                        const Tensor& bias) {
   check(h, w, targets, 0);
+  detail::require_vector(bias, w.dim(0), "linear_log_probs: head bias");
   require(options.label_smoothing == 0 && options.z_loss == 0, "linear_log_probs: label smoothing and z-loss do not apply");
   Tensor result = Tensor::zeros({h.rows()});
-  const auto run = [targets, options](const Tensor& hidden, const Tensor& weight, const float* upstream, float* out, Tensor& dh, Tensor& dw) {
+  const auto run = [targets, options](const Tensor& hidden, const Tensor& weight, const Tensor& head_bias, const float* upstream,
+                                      float* out, Tensor& dh, Tensor& dw, Tensor& dbias) {
     ChunkedHead head(hidden, weight, options);
     head.run([&](int64_t begin, int64_t end, float* logits) {
       parallel_for(end - begin, 1, [&](int64_t first, int64_t last) {
@@ -171,26 +192,30 @@ Tensor linear_log_probs(const Tensor& h, const Tensor& w, const std::vector<int3
         for (int64_t r = first; r < last; ++r) {
           const auto t = static_cast<size_t>(begin + r);
           // log p = -cross-entropy, so its gradient is the loss's with weight -upstream.
+          add_head_bias(logits + r * head.vocabulary(), head_bias);
           const float weight_of_row = upstream == nullptr ? 1.0f : -upstream[t];
           const float loss = row_loss(logits + r * head.vocabulary(), head.vocabulary(), targets[t], weight_of_row, options,
                                       upstream != nullptr, transformed);
           if (out != nullptr) out[t] = -loss;
         }
       });
+      if (dbias.defined()) sum_columns(logits, end - begin, dbias);
       if (upstream != nullptr) head.gradients(begin, end, dh, dw.defined() ? dw.data<float>() : nullptr, begin > 0);
     });
   };
   Tensor none;
-  run(h, w, nullptr, result.data<float>(), none, none);
-  record("linear_log_probs", {h, w}, {&result}, [&] {
+  run(h, w, bias, nullptr, result.data<float>(), none, none, none);
+  record("linear_log_probs", {h, w, bias}, {&result}, [&] {
     const Saved saved(h);
-    return [=, weight = w](const std::vector<Tensor>& grads, GradientSink& sink) {
+    return [=, weight = w, head_bias = bias](const std::vector<Tensor>& grads, GradientSink& sink) {
       const Tensor hidden = saved.take();
       Tensor dh = sink.needs(0) ? Tensor::empty(hidden.shape(), hidden.dtype()) : Tensor();
       Tensor dw = sink.needs(1) ? gradient_of_weight(weight.shape(), targets) : Tensor();
-      run(hidden, weight, grads[0].data<float>(), nullptr, dh, dw);
+      Tensor dbias = sink.needs(2) ? Tensor::zeros(head_bias.shape()) : Tensor();
+      run(hidden, weight, head_bias, grads[0].data<float>(), nullptr, dh, dw, dbias);
       if (dh.defined()) sink.add(0, std::move(dh));
       if (dw.defined()) sink.add(1, std::move(dw));
+      if (dbias.defined()) sink.add(2, std::move(dbias));
     };
   });
   return result;

@@ -5,17 +5,20 @@ namespace qkv::ops {
 
 Tensor rope(const Tensor& x, const RopeTable& table) {
   const int64_t rows = x.rows(), cols = x.cols();
-  require(table.head_dim > 0 && cols % table.head_dim == 0 && table.rotary_dim % 2 == 0 && table.rotary_dim <= table.head_dim &&
+  require(table.head_dim > 0 && cols % table.head_dim == 0 && table.rotary_dim % 2 == 0 && 0 <= table.offset && table.offset + table.rotary_dim <= table.head_dim &&
               table.cos.shape() == Shape({rows, table.rotary_dim / 2}) && table.sin.shape() == table.cos.shape(),
           "rope: heads of {} ({} rotated) with angles {} do not fit {}", table.head_dim, table.rotary_dim, describe(table.cos),
           describe(x));
   const auto rotate = [=](const Tensor& in, float direction) {
-    Tensor y = Tensor::empty(in.shape(), in.dtype());
+    // The kernel copies what it does not rotate only behind the rotated part.
+    Tensor y = table.offset == 0 ? Tensor::empty(in.shape(), in.dtype()) : in.clone();
+    const Tensor& source = table.offset == 0 ? in : y;
     const int64_t half = table.rotary_dim / 2;
     with_float_type(in.dtype(), "rope", [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
       parallel_for(rows, detail::row_grain(cols), [&](int64_t begin, int64_t end) {
-        kernels().typed<T>().rope(in.data<T>() + begin * cols, y.data<T>() + begin * cols, table.cos.data<float>() + begin * half,
+        const int64_t first = begin * cols + table.offset;
+        kernels().typed<T>().rope(source.data<T>() + first, y.data<T>() + first, table.cos.data<float>() + begin * half,
                                   table.sin.data<float>() + begin * half, end - begin, cols / table.head_dim, table.head_dim,
                                   table.rotary_dim, cols, cols, table.interleaved, direction);
       });

@@ -1,4 +1,4 @@
-// Softmax, log-softmax and the gather of chosen columns.
+// Softmax, log-softmax, rows made to sum to one, and the gather of chosen columns.
 #include "qkv/tensor/ops/detail.h"
 
 namespace qkv::ops {
@@ -54,15 +54,16 @@ Tensor log_softmax(const Tensor& x) {
 }
 
 Tensor gather_cols(const Tensor& x, const std::vector<int32_t>& columns) {
-  const int64_t rows = x.rows(), cols = x.cols();
-  require(static_cast<int64_t>(columns.size()) == rows, "gather_cols: expected {} columns, found {}", rows, columns.size());
-  Tensor y = Tensor::empty({rows}, x.dtype());
+  const int64_t rows = x.rows(), cols = x.cols(), k = rows == 0 ? 1 : static_cast<int64_t>(columns.size()) / rows;
+  require(static_cast<int64_t>(columns.size()) == rows * k && k > 0, "gather_cols: expected {} columns or a multiple, found {}", rows,
+          columns.size());
+  Tensor y = Tensor::empty(k == 1 ? Shape{rows} : Shape{rows, k}, x.dtype());
   with_float_type(x.dtype(), "gather_cols", [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    for (int64_t r = 0; r < rows; ++r) {
-      const int32_t c = columns[static_cast<size_t>(r)];
-      require(0 <= c && c < cols, "gather_cols: row {}: expected a column below {}, found {}", r, cols, c);
-      y.data<T>()[r] = x.data<T>()[r * cols + c];
+    for (int64_t i = 0; i < rows * k; ++i) {
+      const int32_t c = columns[static_cast<size_t>(i)];
+      require(0 <= c && c < cols, "gather_cols: row {}: expected a column below {}, found {}", i / k, cols, c);
+      y.data<T>()[i] = x.data<T>()[i / k * cols + c];
     }
   });
   record("gather_cols", {x}, {&y}, [&] {
@@ -70,7 +71,50 @@ Tensor gather_cols(const Tensor& x, const std::vector<int32_t>& columns) {
       Tensor dx = Tensor::zeros(shape, grads[0].dtype());
       with_float_type(dx.dtype(), "gather_cols", [&](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        for (int64_t r = 0; r < rows; ++r) dx.data<T>()[r * cols + columns[static_cast<size_t>(r)]] = grads[0].data<T>()[r];
+        for (int64_t i = 0; i < rows * k; ++i) {
+          T& to = dx.data<T>()[i / k * cols + columns[static_cast<size_t>(i)]];
+          to = from_float<T>(to_float(to) + to_float(grads[0].data<T>()[i]));
+        }
+      });
+      sink.add(0, dx);
+    };
+  });
+  return y;
+}
+
+Tensor normalize_rows(const Tensor& x) {
+  const int64_t rows = x.rows(), cols = x.cols();
+  const auto sum_of = [cols](const auto* row) {
+    float sum = 0;
+    for (int64_t c = 0; c < cols; ++c) sum += to_float(row[c]);
+    return sum;
+  };
+  Tensor y = Tensor::empty(x.shape(), x.dtype());
+  with_float_type(x.dtype(), "normalize_rows", [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    for (int64_t r = 0; r < rows; ++r) {
+      const T* in = x.data<T>() + r * cols;
+      const float inverse = 1 / sum_of(in);
+      for (int64_t c = 0; c < cols; ++c) y.data<T>()[r * cols + c] = from_float<T>(to_float(in[c]) * inverse);
+    }
+  });
+  record("normalize_rows", {x}, {&y}, [&] {
+    const Saved saved(x);
+    return [=](const std::vector<Tensor>& grads, GradientSink& sink) {  // dx = (dy - sum(dy y)) / sum(x)
+      const Tensor kept = saved.take();
+      Tensor dx = Tensor::empty(kept.shape(), kept.dtype());
+      with_float_type(kept.dtype(), "normalize_rows", [&](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        for (int64_t r = 0; r < rows; ++r) {
+          const T* in = kept.data<T>() + r * cols;
+          const T* dy = grads[0].data<T>() + r * cols;
+          const float inverse = 1 / sum_of(in);
+          float dot = 0;
+          for (int64_t c = 0; c < cols; ++c) dot += to_float(dy[c]) * to_float(in[c]);
+          for (int64_t c = 0; c < cols; ++c) {
+            dx.data<T>()[r * cols + c] = from_float<T>((to_float(dy[c]) - dot * inverse) * inverse);
+          }
+        }
       });
       sink.add(0, dx);
     };

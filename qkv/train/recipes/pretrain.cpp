@@ -49,10 +49,10 @@ Tensor Pretrain::loss(const MicroBatch& batch, uint64_t dropout_stream) {
   pass.dropout_seed = config_.seed;
   pass.dropout_stream = dropout_stream;
   pass.checkpoint_activations = config_.checkpoint_activations;
-  ops::CrossEntropyOptions options = model_.logit_options();
+  ops::CrossEntropyOptions options;
   options.z_loss = config_.z_loss;
   options.label_smoothing = config_.label_smoothing;
-  return ops::linear_cross_entropy(model_.forward(data.tokens, pass), model_.head(), data.targets, options);
+  return model_.cross_entropy(model_.forward(data.tokens, pass), data.targets, options);
 }
 
 EvaluationResult Pretrain::evaluate() {
@@ -65,7 +65,7 @@ EvaluationResult Pretrain::evaluate() {
     Batch batch = valid_->in_order(begin, std::min(config_.batch_size, windows - begin));
     batch.pass.compute_type = config_.compute_type;
     const Tensor hidden = model_.forward(batch.tokens, batch.pass);
-    total += ops::linear_cross_entropy(hidden, model_.head(), batch.targets, model_.logit_options()).item();
+    total += model_.cross_entropy(hidden, batch.targets).item();
     result.tokens += batch.counted;
   }
   result.loss = result.tokens > 0 ? total / static_cast<double>(result.tokens) : 0;
