@@ -1,5 +1,5 @@
-// BLOOM (Le Scao et al., arXiv 2211.05100): ALiBi, a LayerNorm right after the embedding, queries, keys and values fused
-// head by head.
+// BLOOM (Le Scao et al., arXiv 2211.05100): ALiBi, a LayerNorm right after the embedding, queries, keys and
+// values fused head by head.
 #include <nlohmann/json.hpp>
 
 #include "qkv/models/decoder_rows.h"
@@ -52,8 +52,9 @@ std::vector<WeightRow> bloom_table(const DecoderConfig& config) {
 
 Json bloom_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
   const GgufKeys keys(metadata, checkpoint);
-  Json config = keys.sizes("bloom", "BloomForCausalLM",
-                           {.layers = "n_layer", .heads = "n_head", .hidden = "n_inner", .positions = "seq_length"});
+  Json config =
+      keys.sizes("bloom", "BloomForCausalLM",
+                 {.layers = "n_layer", .heads = "n_head", .hidden = "n_inner", .positions = "seq_length"});
   config.erase("num_key_value_heads");
   config["layer_norm_epsilon"] = keys.number("attention.layer_norm_epsilon");
   return config;
@@ -63,8 +64,8 @@ Json bloom_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
 
 std::span<const Architecture> bloom_architectures() {
   static constexpr Architecture rows[] = {
-      {"bloom", "BloomForCausalLM", "bloom", make_decoder<bloom_config, bloom_table>, decoder_to_gguf<bloom_config, "bloom">,
-       bloom_from_gguf},
+      {"bloom", "BloomForCausalLM", "bloom", make_decoder<bloom_config, bloom_table>,
+       decoder_to_gguf<bloom_config, "bloom">, bloom_from_gguf},
   };
   return rows;
 }

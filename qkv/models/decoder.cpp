@@ -7,16 +7,20 @@
 namespace qkv {
 namespace {
 
-// The block under activation checkpointing: only its input is kept, and backward runs it once more. The logits of a
-// router leave it beside its output, since what is collected during either run is off the tape.
-Tensor run_twice(const DecoderBlock& block, const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) {
+// The block under activation checkpointing: only its input is kept, and backward runs it once more. The
+// logits of a router leave it beside its output, since what is collected during either run is off the tape.
+Tensor run_twice(const DecoderBlock& block, const Tensor& x, const Pass& pass, const ops::RopeTable* rope,
+                 size_t layer) {
   const auto kept = std::make_shared<Pass>(pass);  // backward runs after the caller's Pass is gone
   const auto table = rope == nullptr ? nullptr : std::make_shared<const ops::RopeTable>(*rope);
   const bool logits_wanted = pass.router_logits != nullptr && block.has_experts();
   kept->router_logits = nullptr;
   if (!logits_wanted) {
-    return checkpoint([=, &block](const std::vector<Tensor>& in) { return block.forward(in[0], *kept, table.get(), layer); },
-                      {x});
+    return checkpoint(
+        [=, &block](const std::vector<Tensor>& in) {
+          return block.forward(in[0], *kept, table.get(), layer);
+        },
+        {x});
   }
   const Tensor both = checkpoint(
       [=, &block](const std::vector<Tensor>& in) {
@@ -64,7 +68,7 @@ Decoder::Decoder(const DecoderConfig& config, std::vector<WeightRow> table, cons
     head_dense_.emplace(info.channels, info.channels, true);
     head_norm_.emplace(config.head_transform->norm, info.channels);
   }
-  if (!info.tied_embeddings) head_ = Tensor::placeholder({info.vocabulary, width});
+  if (!info.tied_embeddings && !config.headless) head_ = Tensor::placeholder({info.vocabulary, width});
   if (config.head_bias) head_bias_ = Tensor::zeros({info.vocabulary});
 }
 
@@ -83,9 +87,10 @@ Tensor Decoder::embed(const std::vector<int32_t>& tokens, const Pass& pass) cons
     x = ops::add(x, ops::embedding(rows, positions_, pass.compute_type));
   }
   if (token_types_.defined()) {
-    const std::vector<int32_t> types = pass.token_types.empty() ? std::vector<int32_t>(tokens.size(), 0) : pass.token_types;
-    require(types.size() == tokens.size(), "{}: expected {} token types, found {}", config_.info.model_type, tokens.size(),
-            types.size());
+    const std::vector<int32_t> types =
+        pass.token_types.empty() ? std::vector<int32_t>(tokens.size(), 0) : pass.token_types;
+    require(types.size() == tokens.size(), "{}: expected {} token types, found {}", config_.info.model_type,
+            tokens.size(), types.size());
     x = ops::add(x, ops::embedding(types, token_types_, pass.compute_type));
   }
   if (embedding_norm_) x = embedding_norm_->forward(x);
@@ -106,7 +111,8 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
   Tensor x = embed(tokens, pass);  // (T, C)
   const bool again = pass.checkpoint_activations && gradient_mode();
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    x = again ? run_twice(*blocks_[i], x, pass, table_of(i), i) : blocks_[i]->forward(x, pass, table_of(i), i);
+    x = again ? run_twice(*blocks_[i], x, pass, table_of(i), i)
+              : blocks_[i]->forward(x, pass, table_of(i), i);
   }
   for (size_t s = 0; s < pass.states.size(); ++s) {
     pass.states[s]->length += pass.sequences.offsets[s + 1] - pass.sequences.offsets[s];
@@ -118,7 +124,8 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
 
 Tensor Decoder::head_input(const Tensor& hidden) const {
   if (!head_dense_) return hidden;
-  return head_norm_->forward(ops::activation(head_dense_->forward(hidden), config_.head_transform->activation));
+  return head_norm_->forward(
+      ops::activation(head_dense_->forward(hidden), config_.head_transform->activation));
 }
 
 ops::CrossEntropyOptions Decoder::logit_options() const {
@@ -128,13 +135,14 @@ ops::CrossEntropyOptions Decoder::logit_options() const {
   return options;
 }
 
-// Nothing that changes the computation is decided after reading the source. Keys that only say how a GGUF file was laid
-// out stay behind.
+// Nothing that changes the computation is decided after reading the source. Keys that only say how a GGUF
+// file was laid out stay behind.
 Json Decoder::hf_config() const {
   Json json = *source_;
   json["architectures"] = {config_.info.architecture};
   json["model_type"] = config_.info.model_type;
-  for (auto it = json.begin(); it != json.end();) it = it.key().rfind("gguf_", 0) == 0 ? json.erase(it) : std::next(it);
+  for (auto it = json.begin(); it != json.end();)
+    it = it.key().rfind("gguf_", 0) == 0 ? json.erase(it) : std::next(it);
   return json;
 }
 

@@ -34,6 +34,7 @@ struct DecoderConfig {
   int64_t embedding_width = 0;
   bool f32_residual = false;  // whatever the blocks compute in
   float logit_scale = 1, logit_softcap = 0;
+  bool headless = false;  // no vocabulary head: an encoder whose hidden states are its result
   bool head_bias = false;
   // Layers of the head's own in front of the vocabulary matrix: norm(f(dense(hidden))) (BERT).
   struct HeadTransform {
@@ -44,8 +45,9 @@ struct DecoderConfig {
   bool pooler = false;  // BERT's dense layer on the first token: kept, not used
 
   // What GGUF wants to be told beside what follows from the above.
-  float alibi_max_bias = 0;    // the attention's slopes are alibi_slopes(heads, this)
-  bool says_parallel = false;  // a family with both kinds of residual: the key stands there even when sequential
+  float alibi_max_bias = 0;  // the attention's slopes are alibi_slopes(heads, this)
+  bool says_parallel =
+      false;  // a family with both kinds of residual: the key stands there even when sequential
 };
 
 class Decoder : public Model {
@@ -55,7 +57,9 @@ class Decoder : public Model {
 
   const ModelInfo& info() const override { return config_.info; }
   Tensor forward(const std::vector<int32_t>& tokens, const Pass& pass) const override;
-  const Tensor& head() const override { return head_.defined() ? head_ : embedding_; }
+  const Tensor& head() const override {
+    return config_.info.tied_embeddings && !config_.headless ? embedding_ : head_;
+  }
   Tensor head_bias() const override { return head_bias_; }
   Tensor head_input(const Tensor& hidden) const override;
   ops::CrossEntropyOptions logit_options() const override;
@@ -72,8 +76,8 @@ class Decoder : public Model {
   std::vector<WeightRow> table_;
   std::unique_ptr<Json> source_;
   std::vector<Rope> ropes_;
-  Tensor embedding_;  // (V, E)
-  Tensor positions_;  // (rows, C) or undefined
+  Tensor embedding_;    // (V, E)
+  Tensor positions_;    // (rows, C) or undefined
   Tensor token_types_;  // (types, C) or undefined
   std::optional<Norm> embedding_norm_;
   std::optional<Linear> project_in_, project_out_;  // E <-> C where they differ
@@ -81,7 +85,7 @@ class Decoder : public Model {
   std::optional<Norm> norm_;
   std::optional<Linear> pooler_, head_dense_;
   std::optional<Norm> head_norm_;
-  Tensor head_;       // (V, E); undefined where tied
+  Tensor head_;       // (V, E); undefined where tied or absent
   Tensor head_bias_;  // (V) or undefined
 };
 

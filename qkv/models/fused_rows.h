@@ -11,13 +11,15 @@ struct FusedRows {
 
 // All queries, then all keys, then all values.
 inline FusedRows one_after_the_other(const DecoderConfig& config) {
-  const int64_t q = config.info.heads * config.info.head_dim, kv = config.info.kv_heads * config.info.head_dim;
+  const int64_t q = config.info.heads * config.info.head_dim,
+                kv = config.info.kv_heads * config.info.head_dim;
   return {{.offset = 0}, {.offset = q}, {.offset = q + kv}};
 }
 
 // By key/value head: its queries, its key, its value.
 inline FusedRows by_kv_head(const DecoderConfig& config) {
-  const int64_t head = config.info.head_dim, group = config.info.heads / config.info.kv_heads, stride = (group + 2) * head;
+  const int64_t head = config.info.head_dim, group = config.info.heads / config.info.kv_heads,
+                stride = (group + 2) * head;
   return {{.offset = 0, .run = group * head, .stride = stride},
           {.offset = group * head, .run = head, .stride = stride},
           {.offset = (group + 1) * head, .run = head, .stride = stride}};

@@ -1,6 +1,6 @@
-// Gemma 1, 2 and 3 (arXiv 2403.08295, 2408.00118, 2503.19786): GeGLU, norm gains stored minus one, embeddings times
-// sqrt(channels); from 2 on norms around each part and windows in some layers; 2 caps scores and logits, 3 norms queries
-// and keys and turns local and global layers by different frequencies.
+// Gemma 1, 2 and 3 (arXiv 2403.08295, 2408.00118, 2503.19786): GeGLU, norm gains stored minus one, embeddings
+// times sqrt(channels); from 2 on norms around each part and windows in some layers; 2 caps scores and
+// logits, 3 norms queries and keys and turns local and global layers by different frequencies.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -18,7 +18,8 @@ DecoderConfig base(const JsonView& config, const char* model_type, const char* h
   result.block.norm.gain_offset = 1;
   result.final_norm = result.block.norm;
   result.block.mlp.activation = activation_of(config, "hidden_activation", "gelu_pytorch_tanh");
-  result.block.attention.qkv_bias = result.block.attention.out_bias = config.boolean_or("attention_bias", false);
+  result.block.attention.qkv_bias = result.block.attention.out_bias =
+      config.boolean_or("attention_bias", false);
   result.info.tied_embeddings = config.boolean_or("tie_word_embeddings", true);
   result.embedding_scale = std::sqrt(static_cast<float>(result.info.channels));
   return result;
@@ -82,13 +83,16 @@ std::vector<WeightRow> gemma_table(const DecoderConfig& config) {
       {"blocks.{}.attn.out", "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
       {"blocks.{}.attn.q_norm", "model.layers.{}.self_attn.q_norm", "blk.{}.attn_q_norm", same, plus_one},
       {"blocks.{}.attn.k_norm", "model.layers.{}.self_attn.k_norm", "blk.{}.attn_k_norm", same, plus_one},
-      {"blocks.{}.attn_post_norm", "model.layers.{}.post_attention_layernorm", "blk.{}.post_attention_norm", same, plus_one},
-      {"blocks.{}.mlp_norm", around ? "model.layers.{}.pre_feedforward_layernorm" : "model.layers.{}.post_attention_layernorm",
+      {"blocks.{}.attn_post_norm", "model.layers.{}.post_attention_layernorm", "blk.{}.post_attention_norm",
+       same, plus_one},
+      {"blocks.{}.mlp_norm",
+       around ? "model.layers.{}.pre_feedforward_layernorm" : "model.layers.{}.post_attention_layernorm",
        "blk.{}.ffn_norm", same, plus_one},
       {"blocks.{}.mlp.gate", "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
       {"blocks.{}.mlp.up", "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
       {"blocks.{}.mlp.down", "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
-      {"blocks.{}.mlp_post_norm", "model.layers.{}.post_feedforward_layernorm", "blk.{}.post_ffw_norm", same, plus_one},
+      {"blocks.{}.mlp_post_norm", "model.layers.{}.post_feedforward_layernorm", "blk.{}.post_ffw_norm", same,
+       plus_one},
       {"norm", "model.norm", "output_norm", same, plus_one},
       {"head", "lm_head", "output"},
   };
@@ -107,8 +111,10 @@ Json base_from_gguf(const GgufKeys& keys, const char* model_type, const char* hf
 void add_scale(const GgufKeys& keys, Json& config, int64_t layers_of_largest) {
   const int64_t heads = keys.integer("attention.head_count");
   double size = keys.number("attention.key_length");
-  if (keys.integer("block_count") == layers_of_largest) size = static_cast<double>(keys.integer("embedding_length") / heads);
-  if (keys.has("attention.scale")) size = std::round(1e3 / (keys.number("attention.scale") * keys.number("attention.scale"))) / 1e3;
+  if (keys.integer("block_count") == layers_of_largest)
+    size = static_cast<double>(keys.integer("embedding_length") / heads);
+  if (keys.has("attention.scale"))
+    size = std::round(1e3 / (keys.number("attention.scale") * keys.number("attention.scale"))) / 1e3;
   config["query_pre_attn_scalar"] = size;
 }
 
@@ -129,7 +135,8 @@ Json gemma2_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
 Json gemma3_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
   const GgufKeys keys(metadata, checkpoint);
   Json config = base_from_gguf(keys, "gemma3_text", "Gemma3ForCausalLM", 1e6);
-  if (keys.has("final_logit_softcapping")) config["final_logit_softcapping"] = keys.number("final_logit_softcapping");
+  if (keys.has("final_logit_softcapping"))
+    config["final_logit_softcapping"] = keys.number("final_logit_softcapping");
   config["sliding_window"] = keys.integer_or("attention.sliding_window", 1024);
   config["sliding_window_pattern"] = 6;
   config["rope_local_base_freq"] = keys.number_or("rope.freq_base_swa", 10000);
@@ -141,8 +148,8 @@ Json gemma3_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
 
 std::span<const Architecture> gemma_architectures() {
   static constexpr Architecture rows[] = {
-      {"gemma", "GemmaForCausalLM", "gemma", make_decoder<gemma_config, gemma_table>, decoder_to_gguf<gemma_config, "gemma">,
-       gemma_from_gguf},
+      {"gemma", "GemmaForCausalLM", "gemma", make_decoder<gemma_config, gemma_table>,
+       decoder_to_gguf<gemma_config, "gemma">, gemma_from_gguf},
       {"gemma2", "Gemma2ForCausalLM", "gemma2", make_decoder<gemma2_config, gemma_table>,
        decoder_to_gguf<gemma2_config, "gemma2">, gemma2_from_gguf},
       {"gemma3_text", "Gemma3ForCausalLM", "gemma3", make_decoder<gemma3_config, gemma_table>,

@@ -20,7 +20,8 @@ std::vector<double> stretch(const RopeConfig& config) {
 }
 
 Tensor as_tensor(const std::vector<double>& values) {
-  return Tensor::from(std::vector<float>(values.begin(), values.end()), {static_cast<int64_t>(values.size())});
+  return Tensor::from(std::vector<float>(values.begin(), values.end()),
+                      {static_cast<int64_t>(values.size())});
 }
 
 Json as_json(const std::vector<float>& values) {
@@ -31,7 +32,8 @@ Json as_json(const std::vector<float>& values) {
 
 class Writer {
  public:
-  Writer(Metadata& metadata, const std::string& architecture) : metadata_(metadata), prefix_(architecture + ".") {}
+  Writer(Metadata& metadata, const std::string& architecture)
+      : metadata_(metadata), prefix_(architecture + ".") {}
   void u32(const char* key, int64_t value) { metadata_.set(prefix_ + key, static_cast<uint32_t>(value)); }
   void f32(const char* key, double value) { metadata_.set(prefix_ + key, static_cast<float>(value)); }
   void boolean(const char* key, bool value) { metadata_.set(prefix_ + key, value); }
@@ -115,7 +117,8 @@ void write_gguf_keys(const DecoderConfig& config, const std::string& architectur
   if (attention.softcap > 0) write.f32("attn_logit_softcapping", attention.softcap);
   if (config.logit_softcap > 0) write.f32("final_logit_softcapping", config.logit_softcap);
   if (config.logit_scale != 1) write.f32("logit_scale", config.logit_scale);
-  if (config.block.parallel || config.says_parallel) write.boolean("use_parallel_residual", config.block.parallel);
+  if (config.block.parallel || config.says_parallel)
+    write.boolean("use_parallel_residual", config.block.parallel);
   if (!config.ropes.empty()) write_rope(config, write);
   if (config.block.experts) write_experts(*config.block.experts, write);
 }
@@ -134,13 +137,27 @@ std::vector<std::pair<std::string, Tensor>> gguf_rope_tensors(const DecoderConfi
 GgufKeys::GgufKeys(const Metadata& metadata, const Checkpoint& checkpoint)
     : metadata_(metadata), checkpoint_(checkpoint), architecture_(metadata.string("general.architecture")) {}
 
-bool GgufKeys::has(const char* key) const { return metadata_.has(full(key)); }
-int64_t GgufKeys::integer(const char* key) const { return metadata_.integer(full(key)); }
-int64_t GgufKeys::integer_or(const char* key, int64_t fallback) const { return metadata_.integer_or(full(key), fallback); }
-double GgufKeys::number(const char* key) const { return metadata_.number(full(key)); }
-double GgufKeys::number_or(const char* key, double fallback) const { return metadata_.number_or(full(key), fallback); }
-bool GgufKeys::boolean_or(const char* key, bool fallback) const { return metadata_.boolean_or(full(key), fallback); }
-bool GgufKeys::has_tensor(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
+bool GgufKeys::has(const char* key) const {
+  return metadata_.has(full(key));
+}
+int64_t GgufKeys::integer(const char* key) const {
+  return metadata_.integer(full(key));
+}
+int64_t GgufKeys::integer_or(const char* key, int64_t fallback) const {
+  return metadata_.integer_or(full(key), fallback);
+}
+double GgufKeys::number(const char* key) const {
+  return metadata_.number(full(key));
+}
+double GgufKeys::number_or(const char* key, double fallback) const {
+  return metadata_.number_or(full(key), fallback);
+}
+bool GgufKeys::boolean_or(const char* key, bool fallback) const {
+  return metadata_.boolean_or(full(key), fallback);
+}
+bool GgufKeys::has_tensor(const std::string& name) const {
+  return checkpoint_.find(name) != nullptr;
+}
 
 Shape GgufKeys::shape_of(const std::string& name) const {
   const TensorEntry* entry = checkpoint_.find(name);
@@ -160,8 +177,8 @@ Json GgufKeys::sizes(const char* model_type, const char* hf_class, const SizeKey
   if (has("attention.head_count_kv")) config[names.kv_heads] = integer("attention.head_count_kv");
   const int64_t head_dim = integer_or("attention.key_length", heads > 0 ? channels / heads : 0);
   require(has("attention.kv_lora_rank") || integer_or("attention.value_length", head_dim) == head_dim,
-          "{}: keys of {} and values of {} dimensions are not implemented for {}", checkpoint_.path(), head_dim,
-          integer_or("attention.value_length", 0), architecture_);
+          "{}: keys of {} and values of {} dimensions are not implemented for {}", checkpoint_.path(),
+          head_dim, integer_or("attention.value_length", 0), architecture_);
   if (head_dim * heads != channels) config[names.head_dim] = head_dim;
   if (has("feed_forward_length")) config[names.hidden] = integer("feed_forward_length");
   config[names.positions] = integer("context_length");
@@ -179,35 +196,41 @@ void GgufKeys::add_rope(Json& config, double default_theta) const {
                     {"short_factor", as_json(checkpoint_.read("rope_factors_short.weight").to_floats())},
                     {"long_factor", as_json(checkpoint_.read("rope_factors_long.weight").to_floats())}};
     if (has("rope.scaling.attn_factor")) scaling["attention_factor"] = number("rope.scaling.attn_factor");
-    config["original_max_position_embeddings"] = integer_or("rope.scaling.original_context_length", positions);
+    config["original_max_position_embeddings"] =
+        integer_or("rope.scaling.original_context_length", positions);
     config["rope_scaling"] = scaling;
   } else if (has_tensor("rope_freqs.weight")) {
     config["rope_scaling"] = wavelength_scaling(config, checkpoint_.read("rope_freqs.weight").to_floats());
   } else if (type == "yarn") {
-    config["rope_scaling"] = {{"rope_type", "yarn"},
-                              {"factor", factor},
-                              {"original_max_position_embeddings", integer_or("rope.scaling.original_context_length", positions)},
-                              {"beta_fast", number_or("rope.scaling.yarn_beta_fast", 32)},
-                              {"beta_slow", number_or("rope.scaling.yarn_beta_slow", 1)}};
+    config["rope_scaling"] = {
+        {"rope_type", "yarn"},
+        {"factor", factor},
+        {"original_max_position_embeddings", integer_or("rope.scaling.original_context_length", positions)},
+        {"beta_fast", number_or("rope.scaling.yarn_beta_fast", 32)},
+        {"beta_slow", number_or("rope.scaling.yarn_beta_slow", 1)}};
     if (has("rope.scaling.attn_factor")) {
-      config["rope_scaling"]["attention_factor"] = number("rope.scaling.attn_factor") * yarn_mscale(factor, 1);
+      config["rope_scaling"]["attention_factor"] =
+          number("rope.scaling.attn_factor") * yarn_mscale(factor, 1);
     }
   } else if (factor != 1 && (type == "linear" || !has("rope.scaling.type"))) {
     config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", factor}};
   } else {
-    require(type == "none" || type == "linear" || type == "longrope", "{}: key '{}': expected none, linear, yarn or longrope, found '{}'",
-            checkpoint_.path(), full("rope.scaling.type"), type);
+    require(type == "none" || type == "linear" || type == "longrope",
+            "{}: key '{}': expected none, linear, yarn or longrope, found '{}'", checkpoint_.path(),
+            full("rope.scaling.type"), type);
   }
 }
 
-// Factors of wavelengths are Llama 3's if they equal what its parameters give; anything else is said as LongRoPE.
+// Factors of wavelengths are Llama 3's if they equal what its parameters give; anything else is said as
+// LongRoPE.
 Json GgufKeys::wavelength_scaling(const Json& config, const std::vector<float>& factors) const {
   RopeConfig rope;
   rope.theta = config["rope_theta"].get<double>();
   rope.head_dim = rope.rotary_dim = 2 * static_cast<int64_t>(factors.size());
   rope.scaling = RopeConfig::Scaling::llama3;
   rope.factor = *std::max_element(factors.begin(), factors.end());
-  for (rope.original_max_positions = 16; rope.factor > 1 && rope.original_max_positions <= 1 << 20; rope.original_max_positions *= 2) {
+  for (rope.original_max_positions = 16; rope.factor > 1 && rope.original_max_positions <= 1 << 20;
+       rope.original_max_positions *= 2) {
     const std::vector<double> wanted = stretch(rope);
     const bool same = std::equal(factors.begin(), factors.end(), wanted.begin(),
                                  [](float a, double b) { return std::abs(a - b) <= 1e-5 * b; });

@@ -1,5 +1,5 @@
-// GGUF's keys of a decoder ("<architecture>.attention.head_count"), both ways: written from a DecoderConfig, read into a
-// config.json. The names and their meaning are llama.cpp's.
+// GGUF's keys of a decoder ("<architecture>.attention.head_count"), both ways: written from a DecoderConfig,
+// read into a config.json. The names and their meaning are llama.cpp's.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
-// GPT-2 (Radford et al. 2019) and GPT-BigCode (StarCoder: Li et al., arXiv 2305.06161): learned positions, LayerNorm
-// before each part, a plain network, one fused projection for queries, keys and values. GPT-2's Hugging Face matrices
-// are stored (inputs, outputs); GPT-BigCode's heads share one key and value.
+// GPT-2 (Radford et al. 2019) and GPT-BigCode (StarCoder: Li et al., arXiv 2305.06161): learned positions,
+// LayerNorm before each part, a plain network, one fused projection for queries, keys and values. GPT-2's
+// Hugging Face matrices are stored (inputs, outputs); GPT-BigCode's heads share one key and value.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -20,7 +20,8 @@ constexpr SizeKeys kNames = {.channels = "n_embd",
                              .positions = "n_positions",
                              .default_positions = 1024};
 
-DecoderConfig base(const JsonView& config, const char* model_type, const char* hf_class, const char* activation) {
+DecoderConfig base(const JsonView& config, const char* model_type, const char* hf_class,
+                   const char* activation) {
   DecoderConfig result = read_sizes(config, model_type, hf_class, kNames);
   result.block.norm = {.kind = NormConfig::Kind::layer,
                        .eps = static_cast<float>(config.number_or("layer_norm_epsilon", 1e-5)),
@@ -52,7 +53,8 @@ std::vector<WeightRow> base_table(bool transposed) {
   };
 }
 
-Json base_from_gguf(const GgufKeys& keys, const char* model_type, const char* hf_class, const char* activation) {
+Json base_from_gguf(const GgufKeys& keys, const char* model_type, const char* hf_class,
+                    const char* activation) {
   Json config = keys.sizes(model_type, hf_class, kNames);
   config["layer_norm_epsilon"] = keys.number("attention.layer_norm_epsilon");
   config["activation_function"] = activation;
@@ -88,12 +90,14 @@ DecoderConfig bigcode_config(const JsonView& config) {
 std::vector<WeightRow> bigcode_table(const DecoderConfig& config) {
   std::vector<WeightRow> rows = base_table(false);
   // With a key for every head they are fused head by head, which for a single key is one after the other.
-  add_fused(rows, "transformer.h.{}.attn.c_attn", by_kv_head(config), "blk.{}.attn_qkv", one_after_the_other(config));
+  add_fused(rows, "transformer.h.{}.attn.c_attn", by_kv_head(config), "blk.{}.attn_qkv",
+            one_after_the_other(config));
   return rows;
 }
 
 Json bigcode_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
-  Json config = base_from_gguf(GgufKeys(metadata, checkpoint), "gpt_bigcode", "GPTBigCodeForCausalLM", "gelu_pytorch_tanh");
+  Json config = base_from_gguf(GgufKeys(metadata, checkpoint), "gpt_bigcode", "GPTBigCodeForCausalLM",
+                               "gelu_pytorch_tanh");
   config["multi_query"] = config.value("n_head_kv", int64_t{1}) == 1;
   config.erase("n_head_kv");
   return config;
@@ -105,8 +109,8 @@ constexpr std::string_view kMasks[] = {".attn.bias", ".attn.masked_bias"};
 
 std::span<const Architecture> gpt2_architectures() {
   static constexpr Architecture rows[] = {
-      {"gpt2", "GPT2LMHeadModel", "gpt2", make_decoder<gpt2_config, gpt2_table>, decoder_to_gguf<gpt2_config, "gpt2">,
-       gpt2_from_gguf, kMasks},
+      {"gpt2", "GPT2LMHeadModel", "gpt2", make_decoder<gpt2_config, gpt2_table>,
+       decoder_to_gguf<gpt2_config, "gpt2">, gpt2_from_gguf, kMasks},
       {"gpt_bigcode", "GPTBigCodeForCausalLM", "starcoder", make_decoder<bigcode_config, bigcode_table>,
        decoder_to_gguf<bigcode_config, "starcoder">, bigcode_from_gguf, kMasks},
   };

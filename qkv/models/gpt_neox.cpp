@@ -1,6 +1,6 @@
-// GPT-NeoX (Black et al., arXiv 2204.06745) and Pythia (Biderman et al., arXiv 2304.01373): attention and network side
-// by side, each behind a LayerNorm of its own; a quarter of every head turns with its position; queries, keys and values
-// are fused head by head.
+// GPT-NeoX (Black et al., arXiv 2204.06745) and Pythia (Biderman et al., arXiv 2304.01373): attention and
+// network side by side, each behind a LayerNorm of its own; a quarter of every head turns with its position;
+// queries, keys and values are fused head by head.
 #include <nlohmann/json.hpp>
 
 #include "qkv/models/decoder_rows.h"
@@ -25,7 +25,8 @@ DecoderConfig neox_config(const JsonView& config) {
   result.block.mlp.activation = activation_of(config, "hidden_act", "gelu");
   result.info.tied_embeddings = config.boolean_or("tie_word_embeddings", false);
   const double factor = config.number_or("rotary_pct", 0.25);
-  result.ropes = {read_rope(config, result, config.number_or("rotary_emb_base", 10000), rotary_dim_of(config, result, factor))};
+  result.ropes = {read_rope(config, result, config.number_or("rotary_emb_base", 10000),
+                            rotary_dim_of(config, result, factor))};
   return result;
 }
 
@@ -48,7 +49,8 @@ std::vector<WeightRow> neox_table(const DecoderConfig& config) {
 Json neox_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
   const GgufKeys keys(metadata, checkpoint);
   Json config = keys.sizes("gpt_neox", "GPTNeoXForCausalLM");
-  const double head_dim = static_cast<double>(keys.integer("embedding_length") / keys.integer("attention.head_count"));
+  const double head_dim =
+      static_cast<double>(keys.integer("embedding_length") / keys.integer("attention.head_count"));
   config.erase("num_key_value_heads");
   config["hidden_act"] = "gelu";
   config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon");

@@ -1,5 +1,5 @@
-// GPT-J (Wang & Komatsuzaki 2021): attention and network side by side behind one LayerNorm; neighbouring dimensions turn
-// together; the head has a bias.
+// GPT-J (Wang & Komatsuzaki 2021): attention and network side by side behind one LayerNorm; neighbouring
+// dimensions turn together; the head has a bias.
 #include <nlohmann/json.hpp>
 
 #include "qkv/models/decoder_rows.h"
@@ -27,7 +27,8 @@ DecoderConfig gptj_config(const JsonView& config) {
   result.block.mlp.activation = activation_of(config, "activation_function", "gelu_new");
   result.info.tied_embeddings = config.boolean_or("tie_word_embeddings", false);
   result.head_bias = true;
-  result.ropes = {read_rope(config, result, 10000, config.has("rotary_dim") ? positive(config, "rotary_dim") : 0)};
+  result.ropes = {
+      read_rope(config, result, 10000, config.has("rotary_dim") ? positive(config, "rotary_dim") : 0)};
   result.ropes[0].interleaved = true;
   return result;
 }
@@ -63,8 +64,8 @@ constexpr std::string_view kMasks[] = {".attn.bias", ".attn.masked_bias"};
 
 std::span<const Architecture> gptj_architectures() {
   static constexpr Architecture rows[] = {
-      {"gptj", "GPTJForCausalLM", "gptj", make_decoder<gptj_config, gptj_table>, decoder_to_gguf<gptj_config, "gptj">,
-       gptj_from_gguf, kMasks},
+      {"gptj", "GPTJForCausalLM", "gptj", make_decoder<gptj_config, gptj_table>,
+       decoder_to_gguf<gptj_config, "gptj">, gptj_from_gguf, kMasks},
   };
   return rows;
 }

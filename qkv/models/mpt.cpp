@@ -1,4 +1,5 @@
-// MPT (MosaicML 2023): ALiBi of any number of heads, no biases at all, queries, keys and values fused one after the other.
+// MPT (MosaicML 2023): ALiBi of any number of heads, no biases at all, queries, keys and values fused one
+// after the other.
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
@@ -9,16 +10,22 @@
 namespace qkv {
 namespace {
 
-constexpr SizeKeys kNames = {
-    .channels = "d_model", .layers = "n_layers", .heads = "n_heads", .kv_heads = "kv_n_heads", .positions = "max_seq_len"};
+constexpr SizeKeys kNames = {.channels = "d_model",
+                             .layers = "n_layers",
+                             .heads = "n_heads",
+                             .kv_heads = "kv_n_heads",
+                             .positions = "max_seq_len"};
 
 DecoderConfig mpt_config(const JsonView& config) {
   DecoderConfig result = read_sizes(config, "mpt", "MptForCausalLM", kNames);
   only(config, "no_bias", true);
-  require(!config.has("logit_scale"), "{}: key 'logit_scale': expected null; others are not implemented", config.where());
+  require(!config.has("logit_scale"), "{}: key 'logit_scale': expected null; others are not implemented",
+          config.where());
   const int64_t ratio = positive_or(config, "expansion_ratio", 4);
-  result.info.hidden = result.block.mlp.hidden = positive_or(config, "ffn_hidden_size", ratio * result.info.channels);
-  result.block.norm = {.kind = NormConfig::Kind::layer, .eps = static_cast<float>(config.number_or("layer_norm_epsilon", 1e-5))};
+  result.info.hidden = result.block.mlp.hidden =
+      positive_or(config, "ffn_hidden_size", ratio * result.info.channels);
+  result.block.norm = {.kind = NormConfig::Kind::layer,
+                       .eps = static_cast<float>(config.number_or("layer_norm_epsilon", 1e-5))};
   result.final_norm = result.block.norm;
   result.info.tied_embeddings = config.boolean_or("tie_word_embeddings", true);
   result.block.mlp.gated = false;
@@ -32,7 +39,8 @@ DecoderConfig mpt_config(const JsonView& config) {
     only(own, "prefix_lm", false);
     only(own, "alibi", true);
     max_bias = own.number_or("alibi_bias_max", 8);
-    require(max_bias > 0, "{}: key 'attn_config.alibi_bias_max': expected more than 0, found {}", config.where(), max_bias);
+    require(max_bias > 0, "{}: key 'attn_config.alibi_bias_max': expected more than 0, found {}",
+            config.where(), max_bias);
     attention.clip = static_cast<float>(own.number_or("clip_qkv", 0));
     attention.scale = static_cast<float>(own.number_or("softmax_scale", 0));
   }
@@ -65,7 +73,8 @@ Json mpt_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
   names.hidden = "ffn_hidden_size";
   Json config = keys.sizes("mpt", "MptForCausalLM", names);
   config["layer_norm_epsilon"] = keys.number("attention.layer_norm_epsilon");
-  config["attn_config"] = {{"alibi", true}, {"alibi_bias_max", keys.number_or("attention.max_alibi_bias", 8)}};
+  config["attn_config"] = {{"alibi", true},
+                           {"alibi_bias_max", keys.number_or("attention.max_alibi_bias", 8)}};
   if (keys.has("attention.clamp_kqv")) config["attn_config"]["clip_qkv"] = keys.number("attention.clamp_kqv");
   return config;
 }
@@ -74,7 +83,8 @@ Json mpt_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
 
 std::span<const Architecture> mpt_architectures() {
   static constexpr Architecture rows[] = {
-      {"mpt", "MptForCausalLM", "mpt", make_decoder<mpt_config, mpt_table>, decoder_to_gguf<mpt_config, "mpt">, mpt_from_gguf},
+      {"mpt", "MptForCausalLM", "mpt", make_decoder<mpt_config, mpt_table>,
+       decoder_to_gguf<mpt_config, "mpt">, mpt_from_gguf},
   };
   return rows;
 }

@@ -1,5 +1,5 @@
-// OPT (Zhang et al., arXiv 2205.01068): learned positions that begin at row 2, ReLU, biases everywhere. The 350M model
-// norms after the residual sum and embeds in fewer dimensions than it works in.
+// OPT (Zhang et al., arXiv 2205.01068): learned positions that begin at row 2, ReLU, biases everywhere. The
+// 350M model norms after the residual sum and embeds in fewer dimensions than it works in.
 #include <nlohmann/json.hpp>
 
 #include "qkv/models/decoder_rows.h"
@@ -34,12 +34,14 @@ std::vector<WeightRow> opt_table(const DecoderConfig& config) {
       {"position", "model.decoder.embed_positions", ""},
       {"project_in", "model.decoder.project_in", ""},
       {"project_out", "model.decoder.project_out", ""},
-      {before ? "blocks.{}.attn_norm" : "blocks.{}.attn_post_norm", "model.decoder.layers.{}.self_attn_layer_norm", ""},
+      {before ? "blocks.{}.attn_norm" : "blocks.{}.attn_post_norm",
+       "model.decoder.layers.{}.self_attn_layer_norm", ""},
       {"blocks.{}.attn.q", "model.decoder.layers.{}.self_attn.q_proj", ""},
       {"blocks.{}.attn.k", "model.decoder.layers.{}.self_attn.k_proj", ""},
       {"blocks.{}.attn.v", "model.decoder.layers.{}.self_attn.v_proj", ""},
       {"blocks.{}.attn.out", "model.decoder.layers.{}.self_attn.out_proj", ""},
-      {before ? "blocks.{}.mlp_norm" : "blocks.{}.mlp_post_norm", "model.decoder.layers.{}.final_layer_norm", ""},
+      {before ? "blocks.{}.mlp_norm" : "blocks.{}.mlp_post_norm", "model.decoder.layers.{}.final_layer_norm",
+       ""},
       {"blocks.{}.mlp.up", "model.decoder.layers.{}.fc1", ""},
       {"blocks.{}.mlp.down", "model.decoder.layers.{}.fc2", ""},
       {"norm", "model.decoder.final_layer_norm", ""},

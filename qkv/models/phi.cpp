@@ -1,6 +1,6 @@
-// Phi 1.5 and 2 (Li et al., arXiv 2309.05463): attention and network side by side behind one LayerNorm. Phi-3 and 4
-// (Abdin et al., arXiv 2404.14219): the Llama line's block with fused projections and LongRoPE. Phi-3.5-MoE: the same
-// with LayerNorm and a sparse mixer over experts.
+// Phi 1.5 and 2 (Li et al., arXiv 2309.05463): attention and network side by side behind one LayerNorm. Phi-3
+// and 4 (Abdin et al., arXiv 2404.14219): the Llama line's block with fused projections and LongRoPE.
+// Phi-3.5-MoE: the same with LayerNorm and a sparse mixer over experts.
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
@@ -54,7 +54,8 @@ std::vector<WeightRow> phi_table(const DecoderConfig&) {
 
 double partial_rotary_factor(const GgufKeys& keys) {
   const int64_t head_dim = keys.integer("embedding_length") / keys.integer("attention.head_count");
-  return static_cast<double>(keys.integer_or("rope.dimension_count", head_dim)) / static_cast<double>(head_dim);
+  return static_cast<double>(keys.integer_or("rope.dimension_count", head_dim)) /
+         static_cast<double>(head_dim);
 }
 
 Json phi_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
@@ -63,6 +64,7 @@ Json phi_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
   config["hidden_act"] = "gelu_new";
   config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon");
   config["partial_rotary_factor"] = partial_rotary_factor(keys);
+  config["qk_layernorm"] = keys.has_tensor("blk.0.attn_q_norm.weight");
   keys.add_rope(config);
   return config;
 }
@@ -74,7 +76,6 @@ DecoderConfig phi3_config(const JsonView& config) {
   result.block.norm.eps = static_cast<float>(config.number_or("rms_norm_eps", 1e-5));
   result.final_norm = result.block.norm;
   result.block.attention.window = sliding_window(config, 0);
-  result.ropes = {read_rope(config, result, 10000, rotary_dim_of(config, result))};
   return result;
 }
 
@@ -84,8 +85,15 @@ std::vector<WeightRow> phi3_table(const DecoderConfig& config) {
       {"blocks.{}.attn_norm", "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
       {"blocks.{}.attn.out", "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
       {"blocks.{}.mlp_norm", "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
-      {"blocks.{}.mlp.gate", "model.layers.{}.mlp.gate_up_proj", "blk.{}.ffn_up", {.offset = 0}, {.offset = 0}},
-      {"blocks.{}.mlp.up", "model.layers.{}.mlp.gate_up_proj", "blk.{}.ffn_up", {.offset = config.info.hidden},
+      {"blocks.{}.mlp.gate",
+       "model.layers.{}.mlp.gate_up_proj",
+       "blk.{}.ffn_up",
+       {.offset = 0},
+       {.offset = 0}},
+      {"blocks.{}.mlp.up",
+       "model.layers.{}.mlp.gate_up_proj",
+       "blk.{}.ffn_up",
+       {.offset = config.info.hidden},
        {.offset = config.info.hidden}},
       {"blocks.{}.mlp.down", "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
       {"norm", "model.norm", "output_norm"},
@@ -108,13 +116,15 @@ Json phi3_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
 // ---- Phi-3.5-MoE ----
 
 DecoderConfig phimoe_config(const JsonView& config) {
-  DecoderConfig result = llama_line_config(config, "phimoe", "PhimoeForCausalLM", {.default_positions = 131072});
+  DecoderConfig result =
+      llama_line_config(config, "phimoe", "PhimoeForCausalLM", {.default_positions = 131072});
   result.block.norm = {.kind = NormConfig::Kind::layer,
                        .eps = static_cast<float>(config.number_or("rms_norm_eps", 1e-5)),
                        .bias = true};
   result.final_norm = result.block.norm;
   result.ropes = {read_rope(config, result, 1e6)};
-  result.block.attention.qkv_bias = result.block.attention.out_bias = config.boolean_or("attention_bias", false);
+  result.block.attention.qkv_bias = result.block.attention.out_bias =
+      config.boolean_or("attention_bias", false);
   result.block.attention.window = sliding_window(config, 0);
   result.head_bias = config.boolean_or("lm_head_bias", false);
   MoeConfig& moe = result.block.experts.emplace();
@@ -130,8 +140,10 @@ std::vector<WeightRow> phimoe_table(const DecoderConfig& config) {
   std::vector<WeightRow> rows = qwen_table(config);
   for (WeightRow& row : rows) {
     if (row.name == "blocks.{}.mlp.router") row.hf = "model.layers.{}.block_sparse_moe.gate";
-    if (row.name == "blocks.{}.mlp.experts.{}.gate") row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w1";
-    if (row.name == "blocks.{}.mlp.experts.{}.down") row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w2";
+    if (row.name == "blocks.{}.mlp.experts.{}.gate")
+      row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w1";
+    if (row.name == "blocks.{}.mlp.experts.{}.down")
+      row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w2";
     if (row.name == "blocks.{}.mlp.experts.{}.up") row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w3";
   }
   return rows;
@@ -140,8 +152,9 @@ std::vector<WeightRow> phimoe_table(const DecoderConfig& config) {
 Json phimoe_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
   const GgufKeys keys(metadata, checkpoint);
   Json config = llama_line_from_gguf(keys, "phimoe", "PhimoeForCausalLM");
-  config["rms_norm_eps"] = keys.number(keys.has("attention.layer_norm_epsilon") ? "attention.layer_norm_epsilon"
-                                                                               : "attention.layer_norm_rms_epsilon");
+  config["rms_norm_eps"] =
+      keys.number(keys.has("attention.layer_norm_epsilon") ? "attention.layer_norm_epsilon"
+                                                           : "attention.layer_norm_rms_epsilon");
   config["attention_bias"] = keys.has_tensor("blk.0.attn_q.bias");
   config["lm_head_bias"] = keys.has_tensor("output.bias");
   config["num_local_experts"] = keys.integer("expert_count");
@@ -154,11 +167,24 @@ Json phimoe_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {
 
 std::span<const Architecture> phi_architectures() {
   static constexpr Architecture rows[] = {
-      {"phi", "PhiForCausalLM", "phi2", make_decoder<phi_config, phi_table>, decoder_to_gguf<phi_config, "phi2">, phi_from_gguf},
-      {"phi3", "Phi3ForCausalLM", "phi3", make_decoder<phi3_config, phi3_table>, decoder_to_gguf<phi3_config, "phi3">,
-       phi3_from_gguf, {}, decoder_gguf_tensors<phi3_config>},
-      {"phimoe", "PhimoeForCausalLM", "phimoe", make_decoder<phimoe_config, phimoe_table>,
-       decoder_to_gguf<phimoe_config, "phimoe">, phimoe_from_gguf, {}, decoder_gguf_tensors<phimoe_config>},
+      {"phi", "PhiForCausalLM", "phi2", make_decoder<phi_config, phi_table>,
+       decoder_to_gguf<phi_config, "phi2">, phi_from_gguf},
+      {"phi3",
+       "Phi3ForCausalLM",
+       "phi3",
+       make_decoder<phi3_config, phi3_table>,
+       decoder_to_gguf<phi3_config, "phi3">,
+       phi3_from_gguf,
+       {},
+       decoder_gguf_tensors<phi3_config>},
+      {"phimoe",
+       "PhimoeForCausalLM",
+       "phimoe",
+       make_decoder<phimoe_config, phimoe_table>,
+       decoder_to_gguf<phimoe_config, "phimoe">,
+       phimoe_from_gguf,
+       {},
+       decoder_gguf_tensors<phimoe_config>},
   };
   return rows;
 }

@@ -54,16 +54,17 @@ void transpose_any(std::byte* matrix, std::byte* stored, const StoredTensor& pla
                    DType type, bool into_matrix) {
   require(!is_block(type), "tensor '{}': expected a plain type, since it is stored transposed, found {}",
           place.name, name(type));
-  const int64_t rows = parameter.rows(), cols = parameter.cols(), stored_rows = place.shape.cols();
-  switch (traits(type).block_bytes) {
-    case 1:
-      return transpose<1>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
-    case 2:
-      return transpose<2>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
-    case 4:
-      return transpose<4>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
-    default:
-      return transpose<8>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
+  // With three dimensions, every one of the first dimension's matrices by itself.
+  const int64_t batch = place.shape.rank() == 3 ? place.shape[0] : 1;
+  const int64_t rows = parameter.rows() / batch, cols = parameter.cols(), stored_rows = place.shape.cols();
+  const auto step = static_cast<size_t>(dtype_bytes(type, static_cast<uint64_t>(rows * cols)));
+  for (int64_t b = 0; b < batch; ++b, matrix += step, stored += step) {
+    switch (traits(type).block_bytes) {
+      case 1: transpose<1>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
+      case 2: transpose<2>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
+      case 4: transpose<4>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
+      default: transpose<8>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
+    }
   }
 }
 
@@ -96,8 +97,9 @@ Tensor take_parameter(const Tensor& stored, const StoredTensor& place, const Sha
   const DType type = stored.dtype();
   Tensor values;
   if (is_transposed(place, parameter)) {
-    values = Tensor::empty(parameter, type);
-    transpose_any(values.raw(), const_cast<std::byte*>(stored.raw()), place, parameter, type, true);
+    const Tensor plain = is_block(type) ? stored.to(DType::f32) : stored;  // blocks lie along the wrong dimension
+    values = Tensor::empty(parameter, plain.dtype());
+    transpose_any(values.raw(), const_cast<std::byte*>(plain.raw()), place, parameter, plain.dtype(), true);
   } else if (stored.elements() == parameter.elements() &&
              is_one_run(place.at, rows_of(parameter, type).count)) {
     values = stored.view(parameter);

@@ -29,7 +29,8 @@ enum class StoredValues : uint8_t {
 // Which rows of a stored matrix belong to one parameter. The stored tensor is seen as (rows, columns) with
 // all leading dimensions flattened, after undoing `transposed`.
 struct Placement {
-  // Stored (inputs, outputs), as GPT-2's Conv1D does. Only for matrices of plain types.
+  // Stored (inputs, outputs), as GPT-2's Conv1D does; with a `shape` of three dimensions every one of the first
+  // dimension's matrices by itself (DeepSeek's keys in GGUF, head by head). Written in plain types only.
   bool transposed = false;
   // The parameter's rows in order are runs of `run` stored rows; run i begins at offset + i * stride. run 0:
   // one run of all rows. q of GPT-NeoX's fused projection: {offset 0, run head_dim, stride 3 * head_dim}.
@@ -45,7 +46,7 @@ struct Placement {
   // the parameter lacks, e.g. conv1d (D, 1, K). Empty: the parameter's own rank, rows summed over all
   // parameters that share the tensor.
   std::vector<int64_t> shape = {};
-  // The stored tensor may be absent: a bias is then zeros, the head the embedding.
+  // The stored tensor may be absent: the head is then the embedding, anything else zeros.
   bool optional = false;
 };
 

@@ -114,9 +114,6 @@ Tensor absent_value(Model& model, const WeightMapping& mapping) {
     });
     if (embedding.defined() && embedding.shape() == mapping.shape) return embedding;
   }
-  require(ends_with(mapping.parameter, ".bias"),
-          "{}: parameter '{}' is in no tensor of the checkpoint, and only a bias or the head may be",
-          model.info().model_type, mapping.parameter);
   return Tensor::zeros(mapping.shape);
 }
 

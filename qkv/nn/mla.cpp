@@ -36,12 +36,13 @@ Tensor Mla::queries(const Tensor& x, const ops::RopeTable& rope) const {
 }
 
 std::pair<Tensor, Tensor> Mla::expand(const Tensor& latents, const Tensor& shared) const {
-  return {ops::append_to_heads(ops::linear(latents, k_b_), shared, config_.n_heads), ops::linear(latents, v_b_)};
+  return {ops::append_to_heads(ops::linear(latents, k_b_), shared, config_.n_heads),
+          ops::linear(latents, v_b_)};
 }
 
 Tensor Mla::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const {
-  require(rope != nullptr && rope->head_dim == config_.rope_dim, "latent attention: expected the angles of {} dimensions",
-          config_.rope_dim);
+  require(rope != nullptr && rope->head_dim == config_.rope_dim,
+          "latent attention: expected the angles of {} dimensions", config_.rope_dim);
   const Tensor q = queries(x, *rope);
   const Tensor kv = kv_a_.forward(x);  // (T, kv_rank + rope)
   const Tensor latents = kv_norm_.forward(ops::slice_cols(kv, 0, config_.kv_rank));
@@ -58,25 +59,28 @@ Tensor Mla::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rop
     auto& cache = dynamic_cast<KvState&>(*pass.states[s]->layers[layer]);
     cache.append(rows.row_view(begin, end));
     const Tensor part = q.row_view(begin, end), cached = cache.keys();
-    // Products per head and cached token of either form, whichever is less. Expanding has a cost of its own per cached
-    // token, attending to latents one per score.
+    // Products per head and cached token of either form, whichever is less. Expanding has a cost of its own
+    // per cached token, attending to latents one per score.
     const int64_t n = end - begin, heads = config_.nope_dim + config_.v_dim;
     const int64_t expanded = config_.kv_rank * heads + n * (heads + config_.rope_dim);
     const int64_t absorbed = n * (2 * config_.kv_rank + config_.rope_dim);
-    mixed.row_view(begin, end).copy_from(expanded < absorbed ? attend_expanded(part, cached) : attend_absorbed(part, cached));
+    mixed.row_view(begin, end)
+        .copy_from(expanded < absorbed ? attend_expanded(part, cached) : attend_absorbed(part, cached));
   }
   return out_.forward(mixed);
 }
 
 Tensor Mla::attend_expanded(const Tensor& q, const Tensor& cached) const {
   const NoGrad off;
-  const auto [k, v] = expand(ops::slice_cols(cached, 0, config_.kv_rank), ops::slice_cols(cached, config_.kv_rank, cached.cols()));
+  const auto [k, v] = expand(ops::slice_cols(cached, 0, config_.kv_rank),
+                             ops::slice_cols(cached, config_.kv_rank, cached.cols()));
   Tensor out = Tensor::empty({q.rows(), v.cols()}, q.dtype());
   ops::attend_cached(q, k, v, out, spec_);
   return out;
 }
 
-// q_nope . (K_b c) = (K_b^T q_nope) . c, so that the latents are the keys of all heads, and values, too: V_b comes after.
+// q_nope . (K_b c) = (K_b^T q_nope) . c, so that the latents are the keys of all heads, and values, too: V_b
+// comes after.
 Tensor Mla::attend_absorbed(const Tensor& q, const Tensor& cached) const {
   const NoGrad off;
   std::vector<Tensor> parts;
@@ -96,7 +100,8 @@ Tensor Mla::attend_absorbed(const Tensor& q, const Tensor& cached) const {
   std::vector<Tensor> values;
   for (int64_t h = 0; h < config_.n_heads; ++h) {
     const Tensor v_b = v_b_.row_view(h * config_.v_dim, (h + 1) * config_.v_dim);  // (v_dim, kv_rank)
-    values.push_back(ops::linear(ops::slice_cols(mixed, h * config_.kv_rank, (h + 1) * config_.kv_rank), v_b));
+    values.push_back(
+        ops::linear(ops::slice_cols(mixed, h * config_.kv_rank, (h + 1) * config_.kv_rank), v_b));
   }
   return ops::concat_cols(values);
 }

@@ -39,7 +39,8 @@ void keep_best_groups(const RouterConfig& config, std::vector<float>& scores) {
 }
 
 // The k experts of every row of probabilities (T, experts), by their scores for choosing.
-std::vector<int32_t> choose(const RouterConfig& config, const Tensor& probabilities, const Tensor& correction) {
+std::vector<int32_t> choose(const RouterConfig& config, const Tensor& probabilities,
+                            const Tensor& correction) {
   std::vector<int32_t> chosen;
   for (int64_t t = 0; t < probabilities.rows(); ++t) {
     const float* row = probabilities.data<float>() + t * config.experts;
@@ -53,7 +54,8 @@ std::vector<int32_t> choose(const RouterConfig& config, const Tensor& probabilit
   return chosen;
 }
 
-// The best expert left, weighted by a softmax over those left whose logits come close to its own; then the next.
+// The best expert left, weighted by a softmax over those left whose logits come close to its own; then the
+// next.
 Routing route_sparsely(const RouterConfig& config, const Tensor& logits) {
   const int64_t tokens = logits.rows(), n = config.experts;
   std::vector<std::vector<int32_t>> taken(static_cast<size_t>(tokens));
@@ -69,12 +71,14 @@ Routing route_sparsely(const RouterConfig& config, const Tensor& logits) {
       const float largest = left[static_cast<size_t>(best.back())];
       for (int64_t e = 0; e < n; ++e) {
         const float scale = std::max(std::abs(row[e]), largest);
-        const bool close = left[static_cast<size_t>(e)] != kNever && (largest - row[e]) / scale <= 2 * config.jitter;
+        const bool close =
+            left[static_cast<size_t>(e)] != kNever && (largest - row[e]) / scale <= 2 * config.jitter;
         if (!close && e != best.back()) mask.data<float>()[t * n + e] = kNever;
       }
       taken[static_cast<size_t>(t)].push_back(best.back());
     }
-    weights.push_back(ops::reshape(ops::gather_cols(ops::softmax(ops::add(logits, mask)), best), {tokens, 1}));
+    weights.push_back(
+        ops::reshape(ops::gather_cols(ops::softmax(ops::add(logits, mask)), best), {tokens, 1}));
   }
   Routing routing;
   for (const auto& row : taken) routing.experts.insert(routing.experts.end(), row.begin(), row.end());
@@ -89,8 +93,9 @@ Routing route(const RouterConfig& config, const Tensor& logits, const Tensor& co
   if (config.score == RouterConfig::Score::sparse_mixer) {
     routing = route_sparsely(config, logits);
   } else {
-    const Tensor scores = config.score == RouterConfig::Score::softmax ? ops::softmax(logits)
-                                                                       : ops::activation(logits, Activation::sigmoid);
+    const Tensor scores = config.score == RouterConfig::Score::softmax
+                              ? ops::softmax(logits)
+                              : ops::activation(logits, Activation::sigmoid);
     routing.experts = choose(config, scores, correction);
     routing.weights = ops::reshape(ops::gather_cols(scores, routing.experts), {logits.rows(), config.top_k});
   }
@@ -103,22 +108,25 @@ Tensor load_balancing_loss(const std::vector<Tensor>& router_logits, int top_k) 
   const Tensor probabilities = ops::softmax(ops::concat_rows(router_logits));  // (layers * T, experts)
   const int64_t rows = probabilities.rows(), n = probabilities.cols();
   std::vector<int32_t> chosen;
-  for (int64_t r = 0; r < rows; ++r) append_top(probabilities.data<float>() + r * n, static_cast<int>(n), top_k, chosen);
+  for (int64_t r = 0; r < rows; ++r)
+    append_top(probabilities.data<float>() + r * n, static_cast<int>(n), top_k, chosen);
   std::vector<float> share(static_cast<size_t>(n), 0.0f);
   for (const int32_t e : chosen) share[static_cast<size_t>(e)] += 1.0f / static_cast<float>(rows);
   Tensor factors = Tensor::empty({rows, n});
   for (int64_t r = 0; r < rows; ++r) std::copy(share.begin(), share.end(), factors.data<float>() + r * n);
-  return ops::scale(ops::sum(ops::multiply(probabilities, factors)), static_cast<float>(n) / static_cast<float>(rows));
+  return ops::scale(ops::sum(ops::multiply(probabilities, factors)),
+                    static_cast<float>(n) / static_cast<float>(rows));
 }
 
 MixtureOfExperts::MixtureOfExperts(const MoeConfig& config)
     : config_(config.router), router_(config.expert.channels, config.router.experts, false) {
   const RouterConfig& r = config.router;
-  require(r.experts > 0 && 0 < r.top_k && r.top_k <= r.experts, "experts: expected 1 to {} per token, found {}", r.experts,
-          r.top_k);
+  require(r.experts > 0 && 0 < r.top_k && r.top_k <= r.experts,
+          "experts: expected 1 to {} per token, found {}", r.experts, r.top_k);
   require(r.groups <= 1 || (r.experts % r.groups == 0 && 0 < r.top_groups && r.top_groups <= r.groups &&
                             r.top_k <= r.top_groups * (r.experts / r.groups)),
-          "experts: {} of {} groups of {} experts cannot give {} per token", r.top_groups, r.groups, r.experts, r.top_k);
+          "experts: {} of {} groups of {} experts cannot give {} per token", r.top_groups, r.groups,
+          r.experts, r.top_k);
   if (r.correction) correction_ = Tensor::zeros({r.experts});
   for (int e = 0; e < r.experts; ++e) experts_.push_back(std::make_unique<Mlp>(config.expert));
   if (config.shared_hidden > 0) {
@@ -135,7 +143,7 @@ Tensor MixtureOfExperts::run_experts(const Tensor& x, const Routing& routing) co
   for (size_t i = 0; i < routing.experts.size(); ++i) {
     choices[static_cast<size_t>(routing.experts[i])].push_back(static_cast<int64_t>(i));
   }
-  std::vector<int64_t> grouped;                                   // tokens, expert after expert
+  std::vector<int64_t> grouped;                                  // tokens, expert after expert
   std::vector<int64_t> places(static_cast<size_t>(tokens * k));  // of each choice in `grouped`
   for (const auto& of_expert : choices) {
     for (const int64_t i : of_expert) {
@@ -164,7 +172,8 @@ Tensor MixtureOfExperts::forward(const Tensor& x, const Pass& pass) const {
   if (shared_gate_) {
     std::vector<int64_t> rows(static_cast<size_t>(x.rows()));
     std::iota(rows.begin(), rows.end(), 0);
-    const Tensor gate = ops::activation(ops::cast(shared_gate_->forward(x), DType::f32), Activation::sigmoid);  // (T, 1)
+    const Tensor gate =
+        ops::activation(ops::cast(shared_gate_->forward(x), DType::f32), Activation::sigmoid);  // (T, 1)
     shared = ops::combine_rows(shared, rows, gate);
   }
   return ops::add(y, shared);
@@ -173,7 +182,8 @@ Tensor MixtureOfExperts::forward(const Tensor& x, const Pass& pass) const {
 void MixtureOfExperts::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   router_.visit(prefix + "router.", visitor);
   if (correction_.defined()) visitor(prefix + "correction.bias", correction_);
-  for (size_t e = 0; e < experts_.size(); ++e) experts_[e]->visit(prefix + "experts." + std::to_string(e) + ".", visitor);
+  for (size_t e = 0; e < experts_.size(); ++e)
+    experts_[e]->visit(prefix + "experts." + std::to_string(e) + ".", visitor);
   if (shared_) shared_->visit(prefix + "shared.", visitor);
   if (shared_gate_) shared_gate_->visit(prefix + "shared_gate.", visitor);
 }

@@ -1,6 +1,7 @@
-// A mixture of experts (Shazeer et al., arXiv 1701.06538): a router sends every token to a few of many feed-forward
-// networks. Routers of Mixtral (Jiang et al., arXiv 2401.04088), Qwen, OLMoE (arXiv 2409.02060), DeepSeek V2 and V3
-// (arXiv 2405.04434, 2412.19437) and Phi-3.5-MoE (sparse mixer: Liu et al., arXiv 2409.12136).
+// A mixture of experts (Shazeer et al., arXiv 1701.06538): a router sends every token to a few of many
+// feed-forward networks. Routers of Mixtral (Jiang et al., arXiv 2401.04088), Qwen, OLMoE (arXiv 2409.02060),
+// DeepSeek V2 and V3 (arXiv 2405.04434, 2412.19437) and Phi-3.5-MoE (sparse mixer: Liu et al., arXiv
+// 2409.12136).
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ struct RouterConfig {
   Score score = Score::softmax;
   bool normalize = false;  // the chosen weights are divided by their sum
   float scale = 1;         // and multiplied by this
-  // Experts lie in `groups` groups, of which the best `top_groups` are considered: by their best expert, or by the sum
-  // of their best two. 0: no groups.
+  // Experts lie in `groups` groups, of which the best `top_groups` are considered: by their best expert, or
+  // by the sum of their best two. 0: no groups.
   int groups = 0, top_groups = 0;
   bool groups_by_top_two = false;
   bool correction = false;  // a learned bias is added to scores for choosing, not for weighing
@@ -37,9 +38,9 @@ struct Routing {
 // logits (T, experts) f32; correction (experts) f32 or undefined.
 Routing route(const RouterConfig& config, const Tensor& logits, const Tensor& correction);
 
-// How unevenly tokens are spread over experts (Switch Transformer: Fedus et al., arXiv 2101.03961): experts x sum over
-// experts of the share of choices times the mean probability, over all layers' logits at once; top_k when even.
-// Differentiable through the probabilities. One element.
+// How unevenly tokens are spread over experts (Switch Transformer: Fedus et al., arXiv 2101.03961): experts x
+// sum over experts of the share of choices times the mean probability, over all layers' logits at once; top_k
+// when even. Differentiable through the probabilities. One element.
 Tensor load_balancing_loss(const std::vector<Tensor>& router_logits, int top_k);
 
 struct MoeConfig {

@@ -174,10 +174,13 @@ float Rope::magnitude(int64_t length) const {
   }
   if (config_.scaling == RopeConfig::Scaling::longrope) {
     if (config_.long_mscale > 0) {
-      return static_cast<float>(length > config_.original_max_positions ? config_.long_mscale : config_.short_mscale);
+      return static_cast<float>(length > config_.original_max_positions ? config_.long_mscale
+                                                                        : config_.short_mscale);
     }
     const double context = static_cast<double>(config_.original_max_positions);
-    return config_.factor > 1 ? static_cast<float>(std::sqrt(1 + std::log(config_.factor) / std::log(context))) : 1;
+    return config_.factor > 1
+               ? static_cast<float>(std::sqrt(1 + std::log(config_.factor) / std::log(context)))
+               : 1;
   }
   return 1;
 }
@@ -213,7 +216,8 @@ ops::RopeTable Rope::table(const std::vector<int32_t>& positions,
     const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
     if (begin == end) continue;
     const int64_t length = *std::max_element(positions.begin() + begin, positions.begin() + end) + int64_t{1};
-    fill(begin, end, length > config_.original_max_positions ? frequencies(length) : frequencies_, magnitude(length));
+    fill(begin, end, length > config_.original_max_positions ? frequencies(length) : frequencies_,
+         magnitude(length));
   }
   return table;
 }

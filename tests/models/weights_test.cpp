@@ -81,6 +81,20 @@ TEST(StoredValues, TransposingMovesElementsOfEverySize) {
   }
 }
 
+TEST(StoredValues, HeadsTransposedOneByOne) {
+  const StoredTensor place{"k_b", {2, 3, 5}, {.transposed = true, .shape = {2, 3, 5}}};
+  const Tensor matrix = counting({10, 3});  // two heads of five rows
+  Tensor stored = Tensor::empty(place.shape);
+  put_parameter(stored, place, matrix);
+  EXPECT_EQ(stored.to_floats()[1], matrix.to_floats()[3]);           // head 0: column 0, row 1
+  EXPECT_EQ(stored.to_floats()[15 + 5], matrix.to_floats()[15 + 1]);  // head 1: column 1, row 0
+  EXPECT_EQ(take_parameter(stored, place, matrix.shape()).to_floats(), matrix.to_floats());
+  // Blocks lie along the stored dimension: read as what they stand for.
+  const StoredTensor wide{"k_b", {2, 3, 32}, {.transposed = true, .shape = {2, 3, 32}}};
+  const Tensor blocks = counting({2, 3, 32}).to(DType::q8_0);
+  EXPECT_EQ(take_parameter(blocks, wide, {64, 3}).to_floats()[3], blocks.to(DType::f32).to_floats()[1]);
+}
+
 TEST(StoredValues, OneRunOfRowsIsBorrowed) {
   const Tensor stored = counting({12, 4});
   const Tensor part = take_parameter(stored, {"s", {12, 4}, {.offset = 4}}, {4, 4});

@@ -1,5 +1,5 @@
-// Latent attention: the absorbed form, the expanded form and whole sequences are the same numbers, and the cache holds
-// nothing but latents and the shared key part.
+// Latent attention: the absorbed form, the expanded form and whole sequences are the same numbers, and the
+// cache holds nothing but latents and the shared key part.
 #include <gtest/gtest.h>
 
 #include "qkv/nn/mla.h"
@@ -16,7 +16,8 @@ class LatentAttention : public ::testing::TestWithParam<DType> {
   LatentAttention() : mla_(config()), rope_(angles()) {
     uint64_t seed = 1;
     mla_.visit("", [&](const std::string& name, Tensor& parameter) {
-      const double scale = parameter.shape().rank() == 2 ? 1 / std::sqrt(static_cast<double>(parameter.cols())) : 1;
+      const double scale =
+          parameter.shape().rank() == 2 ? 1 / std::sqrt(static_cast<double>(parameter.cols())) : 1;
       parameter = random_tensor(parameter.shape(), seed++, DType::f32, scale);
       // Products of the latent work on any stored type.
       if (name == "k_b.weight" || name == "v_b.weight") parameter = parameter.to(GetParam());

@@ -1,5 +1,5 @@
-// Mixtures of experts: routers against their definitions, grouping by expert against running every token alone, and the
-// load-balancing loss.
+// Mixtures of experts: routers against their definitions, grouping by expert against running every token
+// alone, and the load-balancing loss.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,7 +16,9 @@ Tensor logits_of(const std::vector<Doubles>& rows) {
   return tensor_of(all, {static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows[0].size())});
 }
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
 
 TEST(Router, SoftmaxOverAllThenTheBest) {
   const Doubles z = {0.3, 2.0, -1.0, 1.0};
@@ -93,7 +95,9 @@ MoeConfig small_mixture() {
 // Random parameters, ready for gradients.
 void fill(Module& module) {
   uint64_t seed = 1;
-  module.visit("", [&](const std::string&, Tensor& parameter) { parameter = random_leaf(parameter.shape(), seed++, DType::f32, 0.5); });
+  module.visit("", [&](const std::string&, Tensor& parameter) {
+    parameter = random_leaf(parameter.shape(), seed++, DType::f32, 0.5);
+  });
 }
 
 TEST(MixtureOfExperts, TokensTogetherGiveWhatEachGivesAlone) {
@@ -103,7 +107,9 @@ TEST(MixtureOfExperts, TokensTogetherGiveWhatEachGivesAlone) {
   const NoGrad off;
   const Tensor together = mixture.forward(x, Pass());
   for (int64_t t = 0; t < x.rows(); ++t) {
-    EXPECT_TRUE(close(mixture.forward(x.row_view(t, t + 1), Pass()), values_of(together.row_view(t, t + 1)), 1e-6)) << t;
+    EXPECT_TRUE(
+        close(mixture.forward(x.row_view(t, t + 1), Pass()), values_of(together.row_view(t, t + 1)), 1e-6))
+        << t;
   }
 }
 
@@ -127,7 +133,9 @@ TEST(MixtureOfExperts, GradientsAreThoseOfFiniteDifferences) {
     const double below = loss();
     value = was;
     const double expected = (above - below) / (2 * double{step});
-    EXPECT_NEAR(parameter.grad().data<float>()[parameter.elements() / 2], expected, 5e-3 * (1 + std::abs(expected))) << name;
+    EXPECT_NEAR(parameter.grad().data<float>()[parameter.elements() / 2], expected,
+                5e-3 * (1 + std::abs(expected)))
+        << name;
   });
 }
 
@@ -158,7 +166,9 @@ TEST(LoadBalancing, IsTheSharesTimesTheProbabilities) {
   Doubles share(4, 0.0), mean(4, 0.0);
   for (int64_t r = 0; r < rows; ++r) {
     std::vector<int> order = {0, 1, 2, 3};
-    std::sort(order.begin(), order.end(), [&](int a, int b) { return p[static_cast<size_t>(r * 4 + a)] > p[static_cast<size_t>(r * 4 + b)]; });
+    std::sort(order.begin(), order.end(), [&](int a, int b) {
+      return p[static_cast<size_t>(r * 4 + a)] > p[static_cast<size_t>(r * 4 + b)];
+    });
     for (int k = 0; k < 2; ++k) share[static_cast<size_t>(order[static_cast<size_t>(k)])] += 1.0 / 6;
     for (int e = 0; e < 4; ++e) mean[static_cast<size_t>(e)] += p[static_cast<size_t>(r * 4 + e)] / 6;
   }

@@ -19,7 +19,9 @@ RopeConfig from_json(const Json& scaling, int64_t max_positions = 128) {
   return rope;
 }
 
-double plain(size_t i) { return std::pow(10000.0, -2.0 * static_cast<double>(i) / 8); }
+double plain(size_t i) {
+  return std::pow(10000.0, -2.0 * static_cast<double>(i) / 8);
+}
 
 TEST(Rope, LinearAndNtk) {
   const std::vector<float> linear = Rope(from_json({{"type", "linear"}, {"factor", 4.0}})).frequencies(0);
@@ -44,8 +46,10 @@ TEST(Rope, DynamicNtkFollowsEachSequencesOwnLength) {
 }
 
 TEST(Rope, YarnsTemperature) {
-  EXPECT_NEAR(Rope(from_json({{"rope_type", "yarn"}, {"factor", 4.0}})).magnitude(0), 0.1 * std::log(4.0) + 1, 1e-6);
-  EXPECT_EQ(Rope(from_json({{"rope_type", "yarn"}, {"factor", 4.0}, {"attention_factor", 1.5}})).magnitude(0), 1.5f);
+  EXPECT_NEAR(Rope(from_json({{"rope_type", "yarn"}, {"factor", 4.0}})).magnitude(0), 0.1 * std::log(4.0) + 1,
+              1e-6);
+  EXPECT_EQ(Rope(from_json({{"rope_type", "yarn"}, {"factor", 4.0}, {"attention_factor", 1.5}})).magnitude(0),
+            1.5f);
   const Json equal = {{"rope_type", "yarn"}, {"factor", 40.0}, {"mscale", 0.707}, {"mscale_all_dim", 0.707}};
   EXPECT_EQ(Rope(from_json(equal)).magnitude(0), 1.0f);
   EXPECT_NEAR(yarn_mscale(40, 0.707), 0.1 * 0.707 * std::log(40.0) + 1, 1e-12);
@@ -63,12 +67,19 @@ TEST(Rope, LongRopeSwitchesByLength) {
 }
 
 TEST(Rope, RefusesWhatItDoesNotKnow) {
-  EXPECT_EQ(test::error_of([] { from_json({{"type", "mrope"}, {"mrope_section", {1, 1, 2}}}); }),
-            "config.json: key 'rope_scaling.rope_type': positions in several dimensions (mrope) are not implemented");
-  EXPECT_EQ(test::error_of([] { from_json({{"rope_type", "spiral"}}); }),
-            "config.json: key 'rope_scaling.rope_type': expected default, linear, ntk, dynamic, yarn, llama3 or longrope, found "
+  EXPECT_EQ(test::error_of([] {
+              from_json({{"type", "mrope"}, {"mrope_section", {1, 1, 2}}});
+            }),
+            "config.json: key 'rope_scaling.rope_type': positions in several dimensions (mrope) are not "
+            "implemented");
+  EXPECT_EQ(test::error_of([] {
+              from_json({{"rope_type", "spiral"}});
+            }),
+            "config.json: key 'rope_scaling.rope_type': expected default, linear, ntk, dynamic, yarn, llama3 "
+            "or longrope, found "
             "'spiral'");
-  EXPECT_THROW(from_json({{"rope_type", "longrope"}, {"short_factor", {1.0}}, {"long_factor", {1.0}}}), Error);
+  EXPECT_THROW(from_json({{"rope_type", "longrope"}, {"short_factor", {1.0}}, {"long_factor", {1.0}}}),
+               Error);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// What attention layers remember: windows keep only what later tokens can see, and shortening works as far as that.
+// What attention layers remember: windows keep only what later tokens can see, and shortening works as far as
+// that.
 #include <gtest/gtest.h>
 
 #include "qkv/core/error.h"
@@ -42,7 +43,8 @@ TEST(KvState, AWindowKeepsWhatLaterTokensSee) {
     const std::vector<float> held = tokens_of(state.keys());
     ASSERT_EQ(held.back(), static_cast<float>(t));
     ASSERT_GE(static_cast<int64_t>(held.size()), std::min(t + 1, window)) << t;
-    ASSERT_EQ(held, tokens_of(rows(t + 1 - static_cast<int64_t>(held.size()), static_cast<int64_t>(held.size()), 3)));
+    ASSERT_EQ(held, tokens_of(rows(t + 1 - static_cast<int64_t>(held.size()),
+                                   static_cast<int64_t>(held.size()), 3)));
     ASSERT_EQ(held, tokens_of(state.values()));
     state.trim();
   }
@@ -71,8 +73,8 @@ TEST(KvState, AWindowShortensWithinWhatItHolds) {
   state.truncate(oldest + 3);  // the next token sees the three before it
   EXPECT_EQ(tokens_of(state.keys()), tokens_of(rows(oldest, 3, 3)));
   EXPECT_EQ(test::error_of([&] { state.truncate(oldest + 2); }),
-            "kv cache: cannot shorten to " + std::to_string(oldest + 2) + " tokens: a window of 4 keeps only those from " +
-                std::to_string(oldest) + " on");
+            "kv cache: cannot shorten to " + std::to_string(oldest + 2) +
+                " tokens: a window of 4 keeps only those from " + std::to_string(oldest) + " on");
 }
 
 TEST(KvState, ValuesCanBePartOfTheKeys) {

@@ -10,17 +10,19 @@ Tensor append_to_heads(const Tensor& x, const Tensor& shared, int64_t heads) {
   require(heads > 0 && x.cols() == heads * a && shared.rows() == rows && shared.dtype() == x.dtype(),
           "append_to_heads: {} and {} do not go together for {} heads", describe(x), describe(shared), heads);
   Tensor y = Tensor::empty({rows, heads * width}, x.dtype());
-  const auto bytes = static_cast<size_t>(dtype_bytes(x.dtype(), 1)), head_bytes = bytes * static_cast<size_t>(a),
-             shared_bytes = bytes * static_cast<size_t>(b);
+  const auto bytes = static_cast<size_t>(dtype_bytes(x.dtype(), 1)),
+             head_bytes = bytes * static_cast<size_t>(a), shared_bytes = bytes * static_cast<size_t>(b);
   parallel_for(rows, detail::row_grain(heads * width), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin * heads; i < end * heads; ++i) {
       std::byte* to = y.raw() + static_cast<size_t>(i) * (head_bytes + shared_bytes);
       std::memcpy(to, x.raw() + static_cast<size_t>(i) * head_bytes, head_bytes);
-      std::memcpy(to + head_bytes, shared.raw() + static_cast<size_t>(i / heads) * shared_bytes, shared_bytes);
+      std::memcpy(to + head_bytes, shared.raw() + static_cast<size_t>(i / heads) * shared_bytes,
+                  shared_bytes);
     }
   });
   record("append_to_heads", {x, shared}, {&y}, [&] {
-    return [=, x_shape = x.shape(), shared_shape = shared.shape()](const std::vector<Tensor>& grads, GradientSink& sink) {
+    return [=, x_shape = x.shape(), shared_shape = shared.shape()](const std::vector<Tensor>& grads,
+                                                                   GradientSink& sink) {
       const Tensor& dy = grads[0];
       Tensor dx = Tensor::empty(x_shape, dy.dtype()), dshared = Tensor::empty(shared_shape, dy.dtype());
       with_float_type(dy.dtype(), "append_to_heads", [&](auto* type) {
@@ -34,7 +36,8 @@ Tensor append_to_heads(const Tensor& x, const Tensor& shared, int64_t heads) {
               std::memcpy(dx.data<T>() + (t * heads + h) * a, from, head_bytes);
               for (int64_t c = 0; c < b; ++c) sum[static_cast<size_t>(c)] += to_float(from[a + c]);
             }
-            for (int64_t c = 0; c < b; ++c) dshared.data<T>()[t * b + c] = from_float<T>(sum[static_cast<size_t>(c)]);
+            for (int64_t c = 0; c < b; ++c)
+              dshared.data<T>()[t * b + c] = from_float<T>(sum[static_cast<size_t>(c)]);
           }
         });
       });

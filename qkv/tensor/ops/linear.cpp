@@ -53,13 +53,14 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
   require(!w.is_placeholder(), "linear: the weight {} has not been loaded", describe(w));
   require(!w.tracks_gradient() || is_floating(w.dtype()), "linear: a weight of type {} cannot be trained", name(w.dtype()));
   const int64_t rows = x.rows(), k = x.cols(), n = w.dim(0);
-  const bool on_tape = recording({x, w, bias});
+  // The same products on the tape and off it, so that what activation checkpointing runs twice is the same bits twice.
+  const Tensor stored = compute_copy(w, x.dtype());
   Tensor y;
-  if (!on_tape && detail::are_few_rows(rows, w.dtype())) {
-    y = detail::few_rows_product(x, w);
+  if (detail::are_few_rows(rows, stored.dtype())) {
+    y = detail::few_rows_product(x, stored);
   } else {
     y = Tensor::empty({rows, n}, x.dtype());
-    detail::weight_product(x, compute_copy(w, x.dtype()), y);
+    detail::weight_product(x, stored, y);
   }
   if (bias.defined()) add_bias(y, bias);
   record("linear", {x, w, bias}, {&y}, [&] {
