@@ -13,6 +13,7 @@
 #include "qkv/core/progress.h"
 #include "qkv/formats/gguf.h"
 #include "qkv/formats/hf_directory.h"
+#include "qkv/formats/pytorch.h"
 #include "qkv/formats/qkv_file.h"
 #include "qkv/formats/safetensors.h"
 
@@ -108,7 +109,7 @@ void write_container(Container container, const std::string& output, const std::
     case Container::safetensors:
       return write_safetensors(output, entries, plan, delivery);
     case Container::pytorch:
-      fail("{}: PyTorch files cannot be written yet", output);
+      return stream(PytorchWriter(output, entries), delivery);
     case Container::gguf:
       keep_hf_files(plan.files, plan.metadata);
       write_gguf(
@@ -173,7 +174,12 @@ std::string_view container_name(Container container) {
   return "";
 }
 
-ConvertReport convert_checkpoint(const std::string& source_path, const std::string& output_path,
+ConvertReport convert_checkpoint(const std::string& source, const std::string& output,
+                                 const ConvertOptions& options) {
+  return convert_checkpoint(*open_checkpoint(source), output, options);
+}
+
+ConvertReport convert_checkpoint(const Checkpoint& source, const std::string& output_path,
                                  const ConvertOptions& options) {
   require(!options.type || *options.type == DType::f32 || *options.type == DType::bf16 ||
               *options.type == DType::f16,
@@ -182,9 +188,8 @@ ConvertReport convert_checkpoint(const std::string& source_path, const std::stri
   std::string output = output_path;
   while (output.size() > 1 && output.back() == '/') output.pop_back();
   const Container container = output == output_path ? container_of(output) : Container::huggingface;
-  const auto source = open_checkpoint(source_path);
-  require_free_place(source_path, output, container);
-  ConversionPlan plan = plan_conversion(*source, container, options.type);
+  require_free_place(source.path(), output, container);
+  ConversionPlan plan = plan_conversion(source, container, options.type);
 
   ConvertReport report;
   report.container = container;
@@ -199,12 +204,12 @@ ConvertReport convert_checkpoint(const std::string& source_path, const std::stri
   require_room(output, report.bytes + beside);
   if (options.planned) options.planned(container, report.bytes, report.tensors);
 
-  Delivery delivery(*source, plan, options);
+  Delivery delivery(source, plan, options);
   write_container(container, output, entries, plan, delivery, options);
   delivery.release();
   if (!options.manifest.empty()) {
     save_json(options.manifest,
-              {{"source", source_path}, {"output", output}, {"tensors", delivery.manifest()}});
+              {{"source", source.path()}, {"output", output}, {"tensors", delivery.manifest()}});
   }
   if (container == Container::pytorch || container == Container::safetensors) {
     plan.notes.push_back(

@@ -38,5 +38,8 @@ std::string_view container_name(Container container);
 // if the disk has no room for it, and as plan_conversion().
 ConvertReport convert_checkpoint(const std::string& source, const std::string& output,
                                  const ConvertOptions& options = {});
+// The same for a checkpoint that is open.
+ConvertReport convert_checkpoint(const Checkpoint& source, const std::string& output,
+                                 const ConvertOptions& options = {});
 
 }  // namespace qkv

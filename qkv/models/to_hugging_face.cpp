@@ -158,7 +158,8 @@ class ToHuggingFace {
   }
 
   void add_copies() {
-    for (const auto& [copy, original] : object_in(source_.metadata(), kHfCopies).items()) {
+    const Json copies = object_in(source_.metadata(), kHfCopies);
+    for (const auto& [copy, original] : copies.items()) {
       for (const auto& tensor : plan_.tensors) {
         if (!original.is_string() || tensor.entry.name != original.get<std::string>()) continue;
         PlannedTensor planned = tensor;
