@@ -105,6 +105,7 @@ int run(int argc, char** argv) {
   add_tokenizer(app);
   add_data(app);
   add_info(app);
+  add_convert(app);
   add_train(app);
   add_eval(app);
   try {

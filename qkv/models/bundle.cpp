@@ -1,11 +1,11 @@
 #include "qkv/models/bundle.h"
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/formats/checkpoint.h"
+#include "qkv/models/checkpoint_tokenizer.h"
 #include "qkv/models/registry.h"
 
 namespace qkv {
@@ -17,25 +17,25 @@ Bundle load_bundle(const std::string& path, const LoadOptions& options) {
   bundle.path = path;
   bundle.model = make_model(*config.config, config.where);
   load_weights(*bundle.model, *checkpoint, options.residence);
-  if (checkpoint->generation_config() != nullptr) bundle.generation_config = std::make_unique<Json>(*checkpoint->generation_config());
+  bundle.generation_config = generation_config_of(*checkpoint);
 
-  const std::string directory = std::filesystem::is_directory(path) ? path : std::filesystem::path(path).parent_path().string();
-  try {
-    bundle.tokenizer = load_tokenizer(directory.empty() ? "." : directory);
-  } catch (const Error&) {
-    if (options.tokenizer_required) throw;
-  }
+  std::string problem;
+  bundle.tokenizer = checkpoint_tokenizer(*checkpoint, problem);
+  require(bundle.tokenizer != nullptr || !options.tokenizer_required, "{}", problem);
   if (bundle.tokenizer) {
     require(bundle.tokenizer->vocab_size() <= bundle.model->info().vocabulary,
-            "{}: the tokenizer has {} ids but the embedding only {} rows", path, bundle.tokenizer->vocab_size(),
-            bundle.model->info().vocabulary);
+            "{}: the tokenizer has {} ids but the embedding only {} rows", path,
+            bundle.tokenizer->vocab_size(), bundle.model->info().vocabulary);
   }
   return bundle;
 }
 
-void save_bundle(const std::string& directory, Model& model, const Tokenizer* tokenizer, const SaveOptions& options) {
+void save_bundle(const std::string& directory, Model& model, const Tokenizer* tokenizer,
+                 const SaveOptions& options) {
   Json config = model.hf_config();
-  config["torch_dtype"] = options.type == DType::f32 ? "float32" : options.type == DType::bf16 ? "bfloat16" : "float16";
+  config["torch_dtype"] = options.type == DType::f32    ? "float32"
+                          : options.type == DType::bf16 ? "bfloat16"
+                                                        : "float16";
   Json generation = Json::object();
   if (tokenizer != nullptr) {
     tokenizer->save(directory);

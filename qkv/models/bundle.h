@@ -22,8 +22,8 @@ struct LoadOptions {
   bool tokenizer_required = true;
 };
 
-// Opens what is at `path`. Error if the model has no config, its tokenizer is missing though required, or the tokenizer has
-// ids that the embedding does not.
+// Opens what is at `path`. Error if the model has no config, its tokenizer is missing though required, or the
+// tokenizer has ids that the embedding does not.
 Bundle load_bundle(const std::string& path, const LoadOptions& options = {});
 
 struct SaveOptions {
@@ -31,6 +31,7 @@ struct SaveOptions {
   uint64_t max_shard_bytes = 5'000'000'000;
 };
 // Writes config.json, generation_config.json, weights and tokenizer into an existing directory.
-void save_bundle(const std::string& directory, Model& model, const Tokenizer* tokenizer, const SaveOptions& options = {});
+void save_bundle(const std::string& directory, Model& model, const Tokenizer* tokenizer,
+                 const SaveOptions& options = {});
 
 }  // namespace qkv

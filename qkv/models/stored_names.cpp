@@ -1,10 +1,40 @@
 #include "qkv/models/stored_names.h"
 
+#include <algorithm>
+#include <array>
+#include <set>
 #include <unordered_map>
 
 #include "qkv/core/error.h"
+#include "qkv/models/registry.h"
 
 namespace qkv {
+namespace {
+
+// Tensors of any checkpoint that say nothing the configuration does not.
+constexpr std::array<std::string_view, 5> kIgnored = {"rotary_emb.inv_freq", "rope_freqs.weight",
+                                                      "rope_factors_long.weight", "rope_factors_short.weight",
+                                                      "embeddings.position_ids"};
+
+bool is_ignored(const Model& model, std::string_view stored) {
+  const auto ends = [&](std::string_view ending) { return stored.ends_with(ending); };
+  if (std::any_of(kIgnored.begin(), kIgnored.end(), ends)) return true;
+  const Architecture* architecture = architecture_of(model);
+  return architecture != nullptr &&
+         std::any_of(architecture->ignored.begin(), architecture->ignored.end(), ends);
+}
+
+// Names of the head, which checkpoints may hold though it is the embedding.
+std::set<std::string> tied_head_names(const Model& model) {
+  std::set<std::string> names;
+  if (!model.info().tied_embeddings) return names;
+  for (const auto& row : model.weight_table()) {
+    if (row.name == "head") names.insert({row.hf + ".weight", row.gguf + ".weight"});
+  }
+  return names;
+}
+
+}  // namespace
 
 StoredNames::StoredNames(const Checkpoint& checkpoint, const std::vector<WeightMapping>& mappings) {
   size_t hf = 0, gguf = 0;
@@ -20,9 +50,7 @@ StoredNames::StoredNames(const Checkpoint& checkpoint, const std::vector<WeightM
   // is not: the prefix that finds most wins, none of equals.
   size_t most = hf;
   const auto consider = [&](const std::string& removed, const std::string& added) {
-    StoredNames other(Naming::hugging_face);
-    other.removed_ = removed;
-    other.added_ = added;
+    const StoredNames other(Naming::hugging_face, removed, added);
     size_t found = 0;
     for (const auto& mapping : mappings)
       found += checkpoint.find(other.actual(mapping.hf.name)) != nullptr ? 1 : 0;
@@ -59,6 +87,23 @@ StoredNames::StoredNames(const Checkpoint& checkpoint, const std::vector<WeightM
 std::string StoredNames::actual(const std::string& name) const {
   if (!removed_.empty() && name.starts_with(removed_)) return name.substr(removed_.size());
   return added_ + name;
+}
+
+std::vector<std::string> tensors_beside_weights(const Model& model, const Checkpoint& checkpoint,
+                                                const std::vector<WeightMapping>& mappings,
+                                                const StoredNames& names) {
+  std::set<std::string> used;
+  for (const auto& mapping : mappings) used.insert(names.actual(names.place(mapping).name));
+  const std::set<std::string> tied = tied_head_names(model);
+  std::vector<std::string> beside;
+  for (const auto& entry : checkpoint.entries()) {
+    if (used.contains(entry.name)) continue;
+    require(tied.contains(entry.name) || is_ignored(model, entry.name),
+            "{}: tensor '{}' {} is not part of {}", checkpoint.path(), entry.name, entry.shape.str(),
+            model.info().architecture);
+    beside.push_back(entry.name);
+  }
+  return beside;
 }
 
 std::vector<StoredGroup> group_by_tensor(const std::vector<WeightMapping>& mappings,

@@ -1,16 +1,13 @@
 #include "qkv/models/weights.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <set>
 #include <unordered_map>
 
 #include "qkv/core/error.h"
 #include "qkv/core/parallel.h"
 #include "qkv/core/rng.h"
 #include "qkv/formats/hf_directory.h"
-#include "qkv/models/registry.h"
 #include "qkv/models/stored_names.h"
 #include "qkv/models/stored_values.h"
 #include "qkv/nn/ssm.h"
@@ -26,29 +23,6 @@ uint64_t hash_name(const std::string& name) {
 
 bool ends_with(const std::string& text, std::string_view ending) {
   return text.size() >= ending.size() && std::string_view(text).substr(text.size() - ending.size()) == ending;
-}
-
-// Tensors of any checkpoint that say nothing the configuration does not.
-constexpr std::array<std::string_view, 5> kIgnored = {"rotary_emb.inv_freq", "rope_freqs.weight",
-                                                      "rope_factors_long.weight", "rope_factors_short.weight",
-                                                      "embeddings.position_ids"};
-
-bool is_ignored(const Model& model, std::string_view stored) {
-  const auto ends = [&](std::string_view ending) { return stored.ends_with(ending); };
-  if (std::any_of(kIgnored.begin(), kIgnored.end(), ends)) return true;
-  const Architecture* architecture = architecture_of(model);
-  return architecture != nullptr &&
-         std::any_of(architecture->ignored.begin(), architecture->ignored.end(), ends);
-}
-
-// Names of the head, which checkpoints may hold though it is the embedding.
-std::set<std::string> tied_head_names(const Model& model) {
-  std::set<std::string> names;
-  if (!model.info().tied_embeddings) return names;
-  for (const auto& row : model.weight_table()) {
-    if (row.name == "head") names.insert({row.hf + ".weight", row.gguf + ".weight"});
-  }
-  return names;
 }
 
 [[noreturn]] void fail_missing(const Checkpoint& checkpoint, const std::string& wanted, const Shape& shape) {
@@ -71,7 +45,6 @@ using StoredVisitor =
 void read_parameters(Model& model, const Checkpoint& checkpoint, StoredVisitor visitor) {
   const std::vector<WeightMapping> mappings = expand(model);
   const StoredNames names(checkpoint, mappings);
-  std::set<std::string> used;
   size_t index = 0;
   model.visit("", [&](const std::string&, Tensor& parameter) {
     const WeightMapping& mapping = mappings[index++];
@@ -91,18 +64,12 @@ void read_parameters(Model& model, const Checkpoint& checkpoint, StoredVisitor v
     require(is_floating(entry->type) || is_block(entry->type),
             "{}: tensor '{}': expected floating point, found {}", checkpoint.path(), wanted,
             name(entry->type));
-    used.insert(wanted);
     const Tensor stored = checkpoint.read(wanted);
     const Tensor values = take_parameter(stored, place, mapping.shape);
     visitor(mapping, parameter, values, !lies_in(values, stored));
     if (!lies_in(parameter, stored)) checkpoint.release(wanted);
   });
-  const std::set<std::string> tied = tied_head_names(model);
-  for (const auto& entry : checkpoint.entries()) {
-    require(used.contains(entry.name) || tied.contains(entry.name) || is_ignored(model, entry.name),
-            "{}: tensor '{}' {} is not part of {}", checkpoint.path(), entry.name, entry.shape.str(),
-            model.info().architecture);
-  }
+  tensors_beside_weights(model, checkpoint, mappings, names);
 }
 
 // What an optional parameter that the checkpoint lacks is.

@@ -72,7 +72,7 @@ out_has '"parameters":2696'
 accepted "$qkv" --version
 out_has "qkv "
 for verb in generate chat tokenizer "tokenizer train" "tokenizer encode" "tokenizer decode" "tokenizer verify" data \
-  "data make-tales" info; do
+  "data make-tales" info convert; do
   # shellcheck disable=SC2086
   accepted "$qkv" $verb --help
   out_has "Example"

@@ -1,0 +1,17 @@
+// qkv info MODEL: what a checkpoint holds, of any format and architecture.
+#pragma once
+
+#include <string>
+
+namespace qkv {
+
+struct ModelInfoRequest {
+  std::string path;
+  bool tensors = false;   // list them with statistics
+  std::string histogram;  // of this tensor; "" for none
+  bool json = false;
+};
+
+void print_model_info(const ModelInfoRequest& request);
+
+}  // namespace qkv
