@@ -28,7 +28,7 @@ ChatForm make_chat_form(const std::string& choice, const Tokenizer& tokenizer, c
   }
   if (choice == "qa") return {ChatForm::Kind::qa, std::nullopt};
   if (choice == "plain") return {ChatForm::Kind::plain, std::nullopt};
-  require(std::filesystem::is_regular_file(choice),
+  require(std::filesystem::exists(choice) && !std::filesystem::is_directory(choice),
           "--template: expected auto, chatml, qa, plain or a file, found '{}'", choice);
   return {ChatForm::Kind::model, ChatTemplate(read_file(choice), choice)};
 }

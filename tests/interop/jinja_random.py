@@ -13,7 +13,7 @@ BINARY = ["+", "-", "*", "/", "//", "%", "**", "~", "==", "!=", "<", "<=", ">", 
 FILTERS = ["abs", "capitalize", "center(7)", "count", "default('q')", "d(1, true)", "dictsort", "e", "first", "float", "float(2)",
            "indent(2)", "indent(1, true)", "int", "int(5)", "join", "join(', ')", "last", "length", "list", "lower",
            "map('string')|list", "map(attribute='k')|list", "map('upper')|join", "max", "min", "pprint", "reject('none')|list",
-           "rejectattr('v')|list", "replace('a', 'b')", "reverse", "reverse|list", "round", "round(1)", "round(0, 'floor')", "safe",
+           "rejectattr('v')|list", "replace('a', 'b')", "reverse|list", "round", "round(1)", "round(0, 'floor')", "safe",
            "select|list", "select('number')|list", "selectattr('v', 'defined')|list", "slice(2)|list", "batch(2)|list", "sort",
            "sort(reverse=true)", "sort(attribute='k')", "string", "striptags", "sum", "title", "tojson", "tojson(indent=1)",
            "tojson(sort_keys=true)", "trim", "trim('a')", "truncate(6)", "truncate(4, true, '.')", "unique|list", "upper",
@@ -40,10 +40,13 @@ class Generator:
         if depth <= 0 or kind < 0.18:
             return r.choice(NAMES) if r.random() < 0.6 else r.choice(LITERALS)
         a = self.expression(depth - 1)
-        if kind < 0.38:
-            return f"({a}) {r.choice(BINARY)} ({self.expression(depth - 1)})"
         if kind < 0.43:
-            return f"{a} {r.choice(BINARY)} {self.expression(depth - 1)}"
+            op, b = r.choice(BINARY), self.expression(depth - 1)
+            if op == "**":
+                # jinja2 writes a negative constant without parentheses before Python's **, which binds tighter; and
+                # a negative number to a fraction is complex.
+                a = r.choice(["i", "x", "2", "l[0]", "s"])
+            return f"({a}) {op} ({b})" if kind < 0.38 else f"{a} {op} {b}"
         if kind < 0.65:
             return f"({a})|{r.choice(FILTERS)}"
         if kind < 0.73:
