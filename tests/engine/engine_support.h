@@ -31,7 +31,7 @@ class ByteTokenizer : public Tokenizer {
   std::optional<std::string> to_json() const override { return std::nullopt; }
 
  protected:
-  void encode_text(std::string_view text, bool, std::vector<int32_t>& ids) const override {
+  void encode_text(std::string_view text, const EncodeOptions&, std::vector<int32_t>& ids) const override {
     for (const char byte : text) ids.push_back(static_cast<uint8_t>(byte));
   }
   void save_model(const std::string&) const override {}

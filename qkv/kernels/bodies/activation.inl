@@ -59,7 +59,7 @@ struct Relu2 {  // max(x, 0)^2 (So et al., arXiv 2109.08668)
 
 struct Sigmoid {
   static HWY_INLINE ValueSlope at(VF x) {
-    const VF s = hn::IfThenElse(hn::Ne(x, x), x, sigmoid_vector(x));  // NaN must come through
+    const VF s = hn::IfThenElse(hn::Eq(x, x), sigmoid_vector(x), x);  // NaN must come through
     return {s, hn::Mul(s, hn::Sub(hn::Set(df, 1.0f), s))};
   }
 };
