@@ -98,9 +98,14 @@ std::vector<WeightRow> gemma_table(const DecoderConfig& config) {
   };
 }
 
+int64_t head_dim_of(const GgufKeys& keys) {
+  return keys.integer_or("attention.key_length",
+                         keys.integer("embedding_length") / keys.integer("attention.head_count"));
+}
+
 Json base_from_gguf(const GgufKeys& keys, const char* model_type, const char* hf_class, double theta) {
   Json config = keys.sizes(model_type, hf_class);
-  config["head_dim"] = keys.integer("attention.key_length");
+  config["head_dim"] = head_dim_of(keys);
   config["hidden_activation"] = "gelu_pytorch_tanh";
   config["rms_norm_eps"] = keys.number("attention.layer_norm_rms_epsilon");
   keys.add_rope(config, theta);
@@ -110,7 +115,7 @@ Json base_from_gguf(const GgufKeys& keys, const char* model_type, const char* hf
 // The largest model of a generation scales scores by channels / heads, the others by the head's size.
 void add_scale(const GgufKeys& keys, Json& config, int64_t layers_of_largest) {
   const int64_t heads = keys.integer("attention.head_count");
-  double size = keys.number("attention.key_length");
+  auto size = static_cast<double>(head_dim_of(keys));
   if (keys.integer("block_count") == layers_of_largest)
     size = static_cast<double>(keys.integer("embedding_length") / heads);
   if (keys.has("attention.scale"))
