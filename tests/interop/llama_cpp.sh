@@ -7,13 +7,19 @@ need_python
 install_peer llama-cpp
 peer=$peers/llama-cpp/llama-peer
 
-# Logits differ from the reference by how llama.cpp sums and by its tables (f16 GELU, f16 masks of ALiBi): the tolerance is on
-# that side. Models of opt have no GGUF form; encoders are compared by their embeddings elsewhere.
+# Logits differ from ours by how llama.cpp sums and by its tables (f16 GELU, activations rounded to a bf16 model's type): the
+# tolerance is on that side. Left out, for reasons on either side:
+#   opt, gptj, bert_mlm, falcon_rw_alibi   no GGUF form, or none that llama.cpp loads
+#   bert, distilbert                       encoders give no next token
+#   mistral_swa                            llama.cpp reads no sliding window for the llama architecture
+#   gemma2                                 llama.cpp takes the scale of scores from the number of layers
+#   deepseek_v2_lite                       llama.cpp knows a model without q_lora_rank by its 27 layers
+#   deepseek_v2                            llama.cpp has no groups of experts that are ranked by their best
 checked=0
 for model in "$shared"/fixtures/models/*/; do
   name=$(basename "$model")
   case $name in
-    opt | bert | bert_mlm | distilbert) continue ;;
+    opt | gptj | bert_mlm | falcon_rw_alibi | bert | distilbert | mistral_swa | gemma2 | deepseek_v2_lite | deepseek_v2) continue ;;
   esac
   python3 - "$model" > ids << 'END' || complain "$name: expected.json cannot be read"
 import json, sys
