@@ -38,6 +38,7 @@ Decoder::Decoder() : word_separator_(" ") {
 
 Decoder::Decoder(const Json& json, const std::string& where) {
   add(json, where + ": decoder", 0);
+  spells_bytes_ = json.value("type", "") == "ByteLevel";
 }
 
 void Decoder::add(const Json& json, const std::string& where, int depth) {

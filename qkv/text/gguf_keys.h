@@ -25,6 +25,7 @@ inline constexpr char kRemoveExtraWhitespaces[] = "tokenizer.ggml.remove_extra_w
 inline constexpr char kCharsmap[] = "tokenizer.ggml.precompiled_charsmap";
 inline constexpr char kLowercase[] = "tokenizer.ggml.normalizer.lowercase";
 inline constexpr char kStripAccents[] = "tokenizer.ggml.normalizer.strip_accents";
+inline constexpr char kTokenTypeCount[] = "tokenizer.ggml.token_type_count";  // the model's, in spite of its name
 inline constexpr char kChatTemplate[] = "tokenizer.chat_template";
 
 // Ours: what the keys above cannot say, as tokenizer.json says it.

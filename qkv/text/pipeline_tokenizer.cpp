@@ -69,6 +69,7 @@ void PipelineTokenizer::build_entries() {
   int32_t largest = 0;
   for (const auto& [token, id] : parts_.vocabulary) largest = std::max(largest, checked(id, token));
   for (const auto& token : parts_.added) largest = std::max(largest, checked(token.id, token.content));
+  require_dense(largest, parts_.vocabulary.size() + parts_.added.size(), where);
   entries_.reserve(static_cast<size_t>(largest) +
                    1);  // the index points into the entries: they must not move
   for (const auto& [token, id] : parts_.vocabulary) {
@@ -311,6 +312,14 @@ void PipelineTokenizer::encode_text(std::string_view text, bool parse_special,
       }
     });
   });
+}
+
+bool PipelineTokenizer::lossless() const {
+  if (!parts_.bpe.byte_level || !normalizer_.empty() || !pretokenizer_.keeps_text() ||
+      !decoder_.spells_bytes())
+    return false;
+  return std::all_of(byte_characters().begin(), byte_characters().end(),
+                     [&](const std::string& character) { return token_to_id(character).has_value(); });
 }
 
 }  // namespace qkv

@@ -58,6 +58,7 @@ class PipelineTokenizer : public Tokenizer {
 
   std::string_view kind() const override { return model_->kind(); }
   std::string to_json() const override { return write_tokenizer_json(parts_); }
+  bool lossless() const override;
   const TokenizerParts& parts() const { return parts_; }
 
  protected:

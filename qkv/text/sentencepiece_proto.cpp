@@ -1,6 +1,7 @@
 // The few fields of ModelProto that are needed, by the wire format (varints, lengths, 32- and 64-bit values).
 #include "qkv/text/sentencepiece_proto.h"
 
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -86,6 +87,7 @@ Piece parse_piece(std::string_view bytes, const std::string& where) {
     } else if (field.number == 2 && field.wire_type == 5) {
       const auto bits = static_cast<uint32_t>(field.value);
       std::memcpy(&piece.score, &bits, sizeof bits);
+      if (!std::isfinite(piece.score)) reader.broken();
     } else if (field.number == 3 && field.wire_type == 0) {
       if (field.value < 1 || field.value > 6) reader.broken();
       piece.type = static_cast<PieceType>(field.value);

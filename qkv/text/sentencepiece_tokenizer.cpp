@@ -7,6 +7,7 @@
 
 #include "qkv/core/error.h"
 #include "qkv/text/byte_alphabet.h"
+#include "qkv/text/charsmap.h"
 #include "qkv/text/pipeline_tokenizer.h"
 #include "qkv/text/sentencepiece_parts.h"
 #include "qkv/text/unicode.h"
@@ -54,6 +55,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
     : model_(std::move(model)),
       proto_(parse_sentencepiece_proto(model_, where)),
       prefix_every_part_(config.legacy) {
+  if (!proto_.charsmap.empty()) Charsmap(proto_.charsmap, where);  // the library walks it without looking
   processor_ = make_processor(model_, where);
   join_.strips_leading_space = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
   build_entries(config, where);
@@ -125,6 +127,7 @@ void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const 
     require(token.id >= 0 && token.id <= kMaximumTokenId,
             "{}: added token '{}': expected an id from 0 to {}, found {}", where, token.content,
             kMaximumTokenId, token.id);
+    require_dense(token.id, proto_.pieces.size() + config.added.size(), where);
     const bool known = token.id < count && proto_.pieces[token.id].text == token.content;
     const PieceType type = known ? proto_.pieces[token.id].type : PieceType::normal;
     if (type == PieceType::control || type == PieceType::unknown || type == PieceType::byte) {

@@ -99,6 +99,12 @@ void Tokenizer::set_stop_ids(std::vector<int32_t> ids) {
   stop_ = std::move(ids);
 }
 
+void Tokenizer::require_dense(int32_t largest, size_t count, const std::string& where) {
+  constexpr size_t kGap = 1 << 16;
+  require(static_cast<size_t>(largest) <= 2 * count + kGap,
+          "{}: expected ids without large gaps, found {} for {} tokens", where, largest, count);
+}
+
 Tokenizer::Entry& Tokenizer::entry(int32_t id) {
   if (id >= vocab_size()) entries_.resize(static_cast<size_t>(id) + 1);
   entries_[id].used = true;

@@ -80,13 +80,16 @@ class Tokenizer {
   const std::optional<std::string>& chat_template() const { return chat_template_; }
   void set_chat_template(std::optional<std::string> source) { chat_template_ = std::move(source); }
 
+  // True if decode(encode(bytes, {false, false})) gives back any bytes: a token for every byte, and nothing
+  // that is rewritten or dropped.
+  virtual bool lossless() const { return false; }
   // tokenizer_config.json as it was read; an empty object if there was none.
   Json configuration() const;
 
   // "byte-bpe", "bpe", "wordpiece", "sentencepiece-bpe", "sentencepiece-unigram", ...
   virtual std::string_view kind() const = 0;
-  // The text of a Hugging Face tokenizer.json that gives the same ids. Throws Error naming what keeps it from being
-  // written if not has_json(), which only rare settings of SentencePiece do.
+  // The text of a Hugging Face tokenizer.json that gives the same ids. Throws Error naming what keeps it from
+  // being written if not has_json(), which only rare settings of SentencePiece do.
   virtual std::string to_json() const = 0;
   virtual bool has_json() const { return true; }
   // Everything there is to know about the tokenizer: its model (tokenizer.json or tokenizer.model),
@@ -116,6 +119,9 @@ class Tokenizer {
   // Adds or replaces the entry of `id`, growing the table. Call index_entries() when all are in.
   Entry& entry(int32_t id);
   void index_entries();
+  // Throws Error `<where>: ...` unless the largest of `count` ids is one that a vocabulary of so many tokens
+  // can have: tables are as long as the ids are large.
+  static void require_dense(int32_t largest, size_t count, const std::string& where);
   Json stop_keys(Json generation) const;
   void require_in_vocabulary(std::optional<int32_t> id, std::string_view what) const;
 

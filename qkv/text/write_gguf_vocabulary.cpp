@@ -324,7 +324,8 @@ void keep_differences(const Tokenizer& tokenizer, Metadata& metadata) {
 void write_gguf_vocabulary(const Tokenizer& tokenizer, int64_t vocabulary_size, Metadata& metadata) {
   std::vector<std::string> old;
   for (const auto& [key, value] : metadata.values()) {
-    if (key.starts_with("tokenizer.") || key.starts_with("qkv.tokenizer.")) old.push_back(key);
+    const bool ours = key.starts_with("tokenizer.") || key.starts_with("qkv.tokenizer.");
+    if (ours && key != gguf_key::kTokenTypeCount) old.push_back(key);
   }
   for (const auto& key : old) metadata.erase(key);
   VocabularyWriter writer(tokenizer, vocabulary_size, metadata);
