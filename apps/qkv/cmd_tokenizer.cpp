@@ -1,6 +1,5 @@
 // qkv tokenizer: trains a vocabulary, and shows and checks what one does.
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -12,10 +11,10 @@
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
-#include "qkv/core/progress.h"
 #include "qkv/core/utf8.h"
+#include "qkv/models/tokenizer_source.h"
 #include "qkv/text/bpe_trainer.h"
-#include "qkv/text/tokenizer.h"
+#include "tokenizer_verbs.h"
 
 namespace qkv {
 namespace {
@@ -92,7 +91,7 @@ struct EncodeCommand {
 void encode(const EncodeCommand& command, bool text_given) {
   require(text_given != !command.file.empty(), "tokenizer encode: expected either TEXT or --file");
   const std::string text = text_given ? command.text : read_input(command.file);
-  const auto tokenizer = load_tokenizer(command.model);
+  const auto tokenizer = load_any_tokenizer(command.model);
   const std::vector<int32_t> ids =
       tokenizer->encode(text, {.add_special = !command.no_special, .parse_special = !command.plain});
   if (command.json) {
@@ -118,7 +117,7 @@ void encode(const EncodeCommand& command, bool text_given) {
 void add_encode_command(CLI::App& app) {
   const auto command = std::make_shared<EncodeCommand>();
   CLI::App* verb = app.add_subcommand("encode", "Text to token ids");
-  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")
+  verb->add_option("MODEL", command->model, "A model (.gguf, .qkv, a directory) or a tokenizer's file")
       ->required();
   const CLI::Option* text = verb->add_option("TEXT", command->text, "The text");
   verb->add_option("--file", command->file, "Read the text from a file; - is standard input")
@@ -140,7 +139,7 @@ struct DecodeCommand {
 };
 
 void decode(const DecodeCommand& command) {
-  const auto tokenizer = load_tokenizer(command.model);
+  const auto tokenizer = load_any_tokenizer(command.model);
   for (const int32_t id : command.ids) {
     require(id >= 0 && id < tokenizer->vocab_size(), "tokenizer decode: expected ids below {}, found {}",
             tokenizer->vocab_size(), id);
@@ -158,113 +157,13 @@ void decode(const DecodeCommand& command) {
 void add_decode_command(CLI::App& app) {
   const auto command = std::make_shared<DecodeCommand>();
   CLI::App* verb = app.add_subcommand("decode", "Token ids to text");
-  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")
+  verb->add_option("MODEL", command->model, "A model (.gguf, .qkv, a directory) or a tokenizer's file")
       ->required();
   verb->add_option("IDS", command->ids, "Token ids")->required();
   verb->add_flag("--special", command->special, "Show special tokens");
   verb->add_flag("--json", command->json, "Print the text as JSON");
   verb->footer("Example:\n  qkv tokenizer decode my-model 464 2068 7586");
   verb->callback([command] { decode(*command); });
-}
-
-// ---- verify ----
-
-struct VerifyCommand {
-  std::string model, against;
-  std::vector<std::string> files;
-  bool json = false;
-};
-
-struct Verification {
-  uint64_t lines = 0, bytes = 0, tokens = 0;
-  uint64_t round_trip = 0, streaming = 0, different = 0, unknown = 0;  // lines that fail
-  std::string first;  // what is wrong with the first line that fails
-};
-
-std::string streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
-  StreamDecoder decoder(tokenizer);
-  std::string text;
-  for (const int32_t id : ids) text += decoder.push(id);
-  return text + decoder.finish();
-}
-
-void verify_line(const Tokenizer& tokenizer, const Tokenizer* other, const std::string& line,
-                 const std::string& where, Verification& result) {
-  const EncodeOptions plain{.add_special = false, .parse_special = false};
-  const std::vector<int32_t> ids = tokenizer.encode(line, plain);
-  const std::string text = tokenizer.decode(ids);
-  ++result.lines;
-  result.bytes += line.size();
-  result.tokens += ids.size();
-  const auto wrong = [&](uint64_t& count, std::string_view what) {
-    ++count;
-    if (result.first.empty()) result.first = fmt::format("{}: {}", where, what);
-  };
-  if (tokenizer.unk_id() && std::find(ids.begin(), ids.end(), *tokenizer.unk_id()) != ids.end()) {
-    wrong(result.unknown, "has text that the vocabulary cannot spell");
-  } else if (text != line) {
-    wrong(result.round_trip, fmt::format("decodes to '{}'", replace_invalid_utf8(text)));
-  }
-  if (streamed(tokenizer, ids) != replace_invalid_utf8(text))
-    wrong(result.streaming, "differs when decoded token by token");
-  if (other != nullptr && other->encode(line, plain) != ids)
-    wrong(result.different, "is encoded differently by the other tokenizer");
-}
-
-void verify(const VerifyCommand& command) {
-  const auto tokenizer = load_tokenizer(command.model);
-  const auto other = command.against.empty() ? nullptr : load_tokenizer(command.against);
-  Verification result;
-  for (const auto& file : command.files) {
-    const std::string text = read_input(file);
-    Progress progress("verifying " + file, text.size(), "bytes");
-    uint64_t number = 0;
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t end = std::min(text.find('\n', begin), text.size());
-      verify_line(*tokenizer, other.get(), text.substr(begin, end - begin),
-                  fmt::format("{}:{}", file, ++number), result);
-      begin = end + 1;
-      progress.update(begin);
-    }
-  }
-  require(result.lines > 0, "tokenizer verify: expected text, found only empty files");
-  const uint64_t wrong = result.round_trip + result.streaming + result.different + result.unknown;
-  const double bytes_per_token =
-      result.tokens > 0 ? static_cast<double>(result.bytes) / static_cast<double>(result.tokens) : 0;
-  if (command.json) {
-    Json json;
-    json["lines"] = result.lines;
-    json["tokens"] = result.tokens;
-    json["bytes_per_token"] = bytes_per_token;
-    json["round_trip_failures"] = result.round_trip;
-    json["streaming_failures"] = result.streaming;
-    json["unknown_lines"] = result.unknown;
-    json["differences"] = result.different;
-    if (!result.first.empty()) json["first"] = result.first;
-    print_out(dump_json(json) + "\n");
-  } else {
-    print_out(fmt::format("{} lines, {} tokens, {:.3f} bytes per token\n", result.lines, result.tokens,
-                          bytes_per_token));
-    print_out(
-        fmt::format("lines that do not come back: {}, differ when streamed: {}, cannot be spelled: {}{}\n",
-                    result.round_trip, result.streaming, result.unknown,
-                    other ? fmt::format(", differ from {}: {}", command.against, result.different) : ""));
-  }
-  require(wrong == 0, "{}", result.first);
-}
-
-void add_verify_command(CLI::App& app) {
-  const auto command = std::make_shared<VerifyCommand>();
-  CLI::App* verb =
-      app.add_subcommand("verify", "Check that every line of a text survives encoding and decoding");
-  verb->add_option("MODEL", command->model, "A model or tokenizer directory, or a tokenizer file")
-      ->required();
-  verb->add_option("FILES", command->files, "Text files; - is standard input")->required();
-  verb->add_option("--against", command->against, "Another tokenizer that must give the same ids")
-      ->type_name("PATH");
-  verb->add_flag("--json", command->json, "Print a JSON report");
-  verb->footer("Example:\n  qkv tokenizer verify my-model notes.txt --against my-model/tokenizer.model");
-  verb->callback([command] { verify(*command); });
 }
 
 }  // namespace
@@ -278,6 +177,7 @@ void add_tokenizer(CLI::App& app) {
   add_decode_command(*verb);
   add_verify_command(*verb);
   add_apply_template_command(*verb);
+  add_tokenizer_verify(*verb);
 }
 
 }  // namespace qkv

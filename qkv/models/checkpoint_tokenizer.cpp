@@ -1,26 +1,21 @@
 #include "qkv/models/checkpoint_tokenizer.h"
 
-#include <filesystem>
-
 #include "qkv/core/error.h"
+#include "qkv/models/tokenizer_source.h"
+#include "qkv/text/gguf_vocabulary.h"
+#include "qkv/text/tokenizer_files.h"
 
 namespace qkv {
-namespace {
-
-namespace fs = std::filesystem;
-
-std::unique_ptr<Tokenizer> load(const Checkpoint& checkpoint) {
-  const std::string& path = checkpoint.path();
-  if (fs::is_directory(path)) return load_tokenizer(path);
-  const std::string directory = fs::path(path).parent_path().string();
-  return load_tokenizer(directory.empty() ? "." : directory);
-}
-
-}  // namespace
 
 std::unique_ptr<Tokenizer> checkpoint_tokenizer(const Checkpoint& checkpoint, std::string& problem) {
   try {
-    return load(checkpoint);
+    const HfFiles kept = hf_files(checkpoint);
+    if (const MemoryFiles files(kept, checkpoint.path()); has_tokenizer(files)) return load_tokenizer(files);
+    auto tokenizer = tokenizer_of(checkpoint);
+    if (tokenizer == nullptr) {
+      problem = fmt::format("{}: expected a tokenizer in it or beside it, found none", checkpoint.path());
+    }
+    return tokenizer;
   } catch (const Error& error) {
     problem = error.what();
     return nullptr;
@@ -28,13 +23,20 @@ std::unique_ptr<Tokenizer> checkpoint_tokenizer(const Checkpoint& checkpoint, st
 }
 
 bool add_tokenizer_files(const Checkpoint& checkpoint, HfFiles& files, std::string& problem) {
-  problem = checkpoint.path() + ": found no tokenizer";
-  return files.contains("tokenizer.json");
+  if (has_tokenizer(MemoryFiles(files, checkpoint.path()))) return true;
+  const auto tokenizer = checkpoint_tokenizer(checkpoint, problem);
+  if (tokenizer == nullptr) return false;
+  for (const auto& [name, text] : tokenizer->files()) files.emplace(name, text);  // what the model came with stays
+  return true;
 }
 
-bool write_vocabulary(const Tokenizer*, int64_t, Metadata& metadata) {
-  metadata.set("tokenizer.ggml.model", std::string("no_vocab"));
-  return false;
+bool write_vocabulary(const Tokenizer* tokenizer, int64_t vocabulary_size, Metadata& metadata) {
+  if (tokenizer == nullptr) {
+    metadata.set("tokenizer.ggml.model", std::string("no_vocab"));
+    return false;
+  }
+  write_gguf_vocabulary(*tokenizer, vocabulary_size, metadata);
+  return true;
 }
 
 }  // namespace qkv

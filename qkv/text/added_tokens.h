@@ -15,6 +15,8 @@
 namespace qkv {
 
 struct AddedToken {
+  bool operator==(const AddedToken&) const = default;
+
   int32_t id = 0;
   std::string content;
   bool special = false;      // a control token: dropped by decode(skip_special)

@@ -1,4 +1,4 @@
-// Walking the double array. Every index is checked: the trie comes from a file.
+// Walking the double array, which was checked once: it comes from a file.
 #include "qkv/text/charsmap.h"
 
 #include "qkv/core/error.h"
@@ -46,6 +46,36 @@ Charsmap::Charsmap(std::string_view blob, const std::string& where) {
           "{}: precompiled_charsmap: expected replacements that end with a zero byte", where);
   require(!first_invalid_utf8(replacements_), "{}: precompiled_charsmap: expected replacements in UTF-8",
           where);
+  check_trie(where);
+}
+
+// Visits every node that some text leads to.
+void Charsmap::check_trie(const std::string& where) const {
+  std::vector<bool> seen(units_.size());
+  std::vector<uint32_t> open;
+  // `base`: where the children of a node are found.
+  const auto reach = [&](size_t base) {
+    require((base | 0xFF) < units_.size(),
+            "{}: precompiled_charsmap: its trie leads outside, to {} of {} units", where, base,
+            units_.size());
+    if (seen[base]) return;
+    seen[base] = true;
+    open.push_back(static_cast<uint32_t>(base));
+  };
+  reach(offset(units_[0]));
+  while (!open.empty()) {
+    const uint32_t base = open.back();
+    open.pop_back();
+    for (uint32_t byte = 1; byte < 256; ++byte) {
+      const uint32_t node = base ^ byte, unit = units_[node];
+      if (label(unit) != byte) continue;
+      const size_t next = node ^ offset(unit);
+      reach(next);
+      require(!has_value(unit) || value(units_[next]) < replacements_.size(),
+              "{}: precompiled_charsmap: expected replacements below {}, found {}", where,
+              replacements_.size(), value(units_[next]));
+    }
+  }
 }
 
 std::optional<std::string_view> Charsmap::shortest(std::string_view text) const {
@@ -53,13 +83,12 @@ std::optional<std::string_view> Charsmap::shortest(std::string_view text) const 
   size_t node = offset(units_[0]);
   for (const char c : text) {
     const auto byte = static_cast<uint8_t>(c);
+    if (byte == 0) return std::nullopt;
     node ^= byte;
-    if (byte == 0 || node >= units_.size() || label(units_[node]) != byte) return std::nullopt;
     const uint32_t unit = units_[node];
+    if (label(unit) != byte) return std::nullopt;
     node ^= offset(unit);
-    if (!has_value(unit)) continue;
-    if (node >= units_.size() || value(units_[node]) >= replacements_.size()) return std::nullopt;
-    return std::string_view(replacements_.c_str() + value(units_[node]));
+    if (has_value(unit)) return std::string_view(replacements_.c_str() + value(units_[node]));
   }
   return std::nullopt;
 }

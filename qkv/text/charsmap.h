@@ -15,7 +15,8 @@ class Charsmap {
   // No rules.
   Charsmap() = default;
   // `blob`: the size of the trie in bytes (u32, little endian), the trie, the replacements, each ended by a
-  // zero byte. Throws Error `<where>: ...` if it is damaged.
+  // zero byte. Throws Error `<where>: ...` if it is damaged: afterwards every walk through it, also that of a
+  // library that checks nothing, stays inside.
   Charsmap(std::string_view blob, const std::string& where);
 
   // The replacement of the shortest beginning of `text` that has one: what Hugging Face's Precompiled looks
@@ -26,6 +27,8 @@ class Charsmap {
   std::string rewrite(std::string_view text) const;
 
  private:
+  void check_trie(const std::string& where) const;
+
   std::vector<uint32_t> units_;
   std::string replacements_;
 };

@@ -38,6 +38,7 @@ PieceDecoder::PieceDecoder() : word_separator_(" ") {
 
 PieceDecoder::PieceDecoder(const Json& json, const std::string& where) {
   add(json, where + ": decoder", 0);
+  spells_bytes_ = json.value("type", "") == "ByteLevel";
 }
 
 void PieceDecoder::add(const Json& json, const std::string& where, int depth) {

@@ -24,6 +24,8 @@ class PieceDecoder {
   // What an added token adds: its content as it is, but for decoders that set words apart by spaces.
   std::string added_piece(std::string_view content) const;
   const JoinRules& join() const { return join_; }
+  // True if it is nothing but GPT-2's alphabet undone.
+  bool spells_bytes() const { return spells_bytes_; }
 
  private:
   using Step = std::function<std::string(std::string)>;
@@ -33,6 +35,7 @@ class PieceDecoder {
   std::string word_separator_;
   std::string padding_;  // an added token that spells nothing (CTC)
   JoinRules join_;
+  bool spells_bytes_ = false;
   bool fused_ = false;  // steps that follow see the whole text
 };
 

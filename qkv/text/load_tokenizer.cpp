@@ -1,13 +1,13 @@
-// Finding out what a file or directory holds.
-#include <algorithm>
+// Finding out what a file, a directory or a set of files holds.
 #include <filesystem>
 #include <vector>
 
-#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
+#include "qkv/text/llama2c_vocabulary.h"
 #include "qkv/text/pipeline_tokenizer.h"
 #include "qkv/text/sentencepiece_tokenizer.h"
 #include "qkv/text/tokenizer.h"
+#include "qkv/text/tokenizer_files.h"
 
 namespace qkv {
 namespace {
@@ -18,85 +18,91 @@ std::unique_ptr<Tokenizer> from_parts(TokenizerParts parts, const TokenizerConfi
   return std::make_unique<PipelineTokenizer>(std::move(parts), config);
 }
 
-// The merges that belong to a vocabulary file of GPT-2's kind, if they are there.
-std::optional<std::string> merges_beside(const fs::path& vocabulary) {
+// The merges that belong to a vocabulary file of GPT-2's kind.
+std::string merges_beside(const TokenizerFileSource& files, const std::string& vocabulary) {
   for (const char* name : {"merges.txt", "vocab.bpe"}) {
-    const fs::path path = vocabulary.parent_path() / name;
-    if (fs::is_regular_file(path)) return path.string();
+    if (files.has(name)) return name;
   }
-  return std::nullopt;
+  fail("{}: expected merges.txt or vocab.bpe beside it, found neither", files.path_of(vocabulary));
 }
 
-std::unique_ptr<Tokenizer> load_file(const std::string& path, TokenizerConfig config) {
-  const fs::path name = fs::path(path).filename();
-  std::string text = read_file(path);
+std::unique_ptr<Tokenizer> load_vocabulary(const TokenizerFileSource& files, const std::string& name) {
+  TokenizerConfig config = read_tokenizer_config(files);
+  const std::string path = files.path_of(name);
+  std::string text = files.read(name);
   require(!text.empty(), "{}: expected a vocabulary, found an empty file", path);
   const size_t first = text.find_first_not_of(" \t\r\n");
-  if (name.extension() == ".json" || (first != std::string::npos && text[first] == '{')) {
-    if (name == "vocab.json" || name == "encoder.json") {
-      const auto merges = merges_beside(path);
-      require(merges.has_value(), "{}: expected merges.txt or vocab.bpe beside it, found neither", path);
-      return from_parts(read_gpt2_files(path, *merges, config), config);
-    }
-    return from_parts(parse_tokenizer_json(text, path), config);
+  const bool json = name.ends_with(".json") || (first != std::string::npos && text[first] == '{');
+  if (json && (name == "vocab.json" || name == "encoder.json")) {
+    const std::string merges = merges_beside(files, name);
+    return from_parts(parse_gpt2_files(text, path, files.read(merges), files.path_of(merges), config),
+                      config);
   }
+  if (json) return from_parts(parse_tokenizer_json(text, path), config);
   if (looks_like_tiktoken(text)) {
     TokenizerParts parts = parse_tiktoken(text, path, config);
     return from_parts(std::move(parts), config);
   }
-  if (name.extension() == ".txt") {
+  if (name.ends_with(".txt")) {
     TokenizerParts parts = parse_wordpiece_vocabulary(text, path, config);
     return from_parts(std::move(parts), config);
+  }
+  if (looks_like_llama2c_vocabulary(text)) {
+    text = serialize_sentencepiece_proto(parse_llama2c_vocabulary(text, path));
   }
   return std::make_unique<SentencePieceTokenizer>(std::move(text), path, config);
 }
 
-// The file of a directory that holds the vocabulary.
-std::optional<std::string> vocabulary_in(const std::string& directory) {
-  const auto present = [&](const std::string& name) {
-    return fs::is_regular_file(fs::path(directory) / name);
-  };
-  const auto in_directory = [&](const std::string& name) { return (fs::path(directory) / name).string(); };
+// The file that holds the vocabulary.
+std::optional<std::string> vocabulary_in(const TokenizerFileSource& files) {
   for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
-    if (present(name)) return in_directory(name);
+    if (files.has(name)) return name;
   }
-  if (present("vocab.json") && present("merges.txt")) return in_directory("vocab.json");
-  if (present("encoder.json") && present("vocab.bpe")) return in_directory("encoder.json");
+  if (files.has("vocab.json") && files.has("merges.txt")) return "vocab.json";
+  if (files.has("encoder.json") && files.has("vocab.bpe")) return "encoder.json";
   // qwen.tiktoken, spiece.model, tokenizer.model.v3: the first by name.
-  std::vector<std::string> names;
-  for (const auto& item : fs::directory_iterator(directory)) {
-    if (item.is_regular_file()) names.push_back(item.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
+  const auto names = files.names();
   for (const char* part : {".tiktoken", ".model"}) {
     for (const auto& name : names) {
       const size_t at = name.find(part);
       const size_t end = at + std::string_view(part).size();
-      if (at != std::string::npos && (end == name.size() || name[end] == '.')) return in_directory(name);
+      if (at != std::string::npos && (end == name.size() || name[end] == '.')) return name;
     }
   }
-  if (present("vocab.txt")) return in_directory("vocab.txt");
+  for (const char* name : {"vocab.txt", "tokenizer.bin"}) {
+    if (files.has(name)) return name;
+  }
   return std::nullopt;
 }
 
 }  // namespace
+
+bool has_tokenizer(const TokenizerFileSource& files) {
+  return vocabulary_in(files).has_value();
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const TokenizerFileSource& files) {
+  const auto name = vocabulary_in(files);
+  require(name.has_value(),
+          "{}: expected tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json with "
+          "vocab.bpe, *.tiktoken, *.model, vocab.txt or tokenizer.bin, found none of them",
+          files.where());
+  return load_vocabulary(files, *name);
+}
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& directory_or_file) {
   std::error_code code;
   const auto status = fs::status(directory_or_file, code);
   require(fs::exists(status), "{}: expected a tokenizer's file or directory, found nothing",
           directory_or_file);
-  if (!fs::is_directory(status)) {
-    const std::string parent = fs::path(directory_or_file).parent_path().string();
-    return load_file(directory_or_file, read_tokenizer_config(parent.empty() ? "." : parent));
-  }
-  const auto path = vocabulary_in(directory_or_file);
-  require(path.has_value(),
-          "{}: expected tokenizer.json, tokenizer.model, vocab.json with merges.txt, encoder.json with "
-          "vocab.bpe, "
-          "*.tiktoken, *.model or vocab.txt, found none of them",
-          directory_or_file);
-  return load_file(*path, read_tokenizer_config(directory_or_file));
+  if (fs::is_directory(status)) return load_tokenizer(DirectoryFiles(directory_or_file));
+  const fs::path path(directory_or_file);
+  const std::string parent = path.parent_path().string();
+  return load_vocabulary(DirectoryFiles(parent.empty() ? "." : parent), path.filename().string());
+}
+
+std::unique_ptr<Tokenizer> tokenizer_from_files(const TokenizerFiles& files, const std::string& where) {
+  return load_tokenizer(MemoryFiles(files, where));
 }
 
 }  // namespace qkv

@@ -5,7 +5,6 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/text/byte_alphabet.h"
 #include "qkv/text/post_processor.h"
@@ -14,6 +13,19 @@
 #include "qkv/text/word_level.h"
 
 namespace qkv {
+
+namespace {
+
+constexpr std::string_view kSpaceMark = "▁";
+
+// Where a mark first follows something else.
+size_t end_of_marked_word(std::string_view text) {
+  size_t at = 0;
+  while (text.substr(at).starts_with(kSpaceMark)) at += kSpaceMark.size();
+  return std::min(text.find(kSpaceMark, at), text.size());
+}
+
+}  // namespace
 
 // What one call of encode() works with; calls on other threads take others.
 struct PipelineTokenizer::Scratch {
@@ -58,6 +70,7 @@ void PipelineTokenizer::build_entries() {
   int32_t largest = 0;
   for (const auto& [token, id] : parts_.vocabulary) largest = std::max(largest, checked(id, token));
   for (const auto& token : parts_.added) largest = std::max(largest, checked(token.id, token.content));
+  require_dense(largest, parts_.vocabulary.size() + parts_.added.size(), where);
   entries_.reserve(static_cast<size_t>(largest) +
                    1);  // the index points into the entries: they must not move
   for (const auto& [token, id] : parts_.vocabulary) {
@@ -98,6 +111,7 @@ void PipelineTokenizer::build_model() {
     case Model::bpe:
       unk_ = parts_.bpe.unk;
       model_ = std::make_unique<BpeModel>(reachable_words(), parts_.merges, parts_.bpe);
+      cuts_at_marks_ = merges_stop_at_marks();
       break;
     case Model::wordpiece:
       unk_ = parts_.wordpiece.unk;
@@ -112,6 +126,20 @@ void PipelineTokenizer::build_model() {
       model_ = std::make_unique<WordLevelModel>(all_words(), unk_, parts_.where);
       break;
   }
+}
+
+// True if a mark that follows something else is never merged with it, so that the text may be cut there: a
+// whole text (Llama has no pre-tokenizer) becomes words that the cache knows.
+bool PipelineTokenizer::merges_stop_at_marks() const {
+  const BpeOptions& bpe = parts_.bpe;
+  if (bpe.byte_level || bpe.ignore_merges || !bpe.continuing_subword_prefix.empty() ||
+      !bpe.end_of_word_suffix.empty() || !token_to_id(kSpaceMark)) {
+    return false;
+  }
+  return std::all_of(parts_.merges.begin(), parts_.merges.end(), [&](const BpeMerge& merge) {
+    const std::string& token = entries_[merge.result].surface;
+    return end_of_marked_word(token) == token.size();
+  });
 }
 
 Vocabulary PipelineTokenizer::all_words() const {
@@ -233,14 +261,23 @@ void PipelineTokenizer::set_special_ids(const TokenizerConfig& config) {
   suffix_ = std::move(frame.suffix);
 }
 
+void PipelineTokenizer::encode_word(std::string_view word, Scratch& scratch,
+                                    std::vector<int32_t>& ids) const {
+  const size_t hash = WordCache::hash(word);
+  if (scratch.cache.find(word, hash, ids)) return;
+  const size_t before = ids.size();
+  model_->encode_word(word, scratch.words, ids);
+  scratch.cache.keep(word, hash, ids.data() + before, ids.size() - before);
+}
+
 void PipelineTokenizer::encode_words(std::string_view text, bool at_start, Scratch& scratch,
                                      std::vector<int32_t>& ids) const {
   pretokenizer_.split(text, at_start, scratch.regex, [&](std::string_view word) {
-    const size_t hash = WordCache::hash(word);
-    if (scratch.cache.find(word, hash, ids)) return;
-    const size_t before = ids.size();
-    model_->encode_word(word, scratch.words, ids);
-    scratch.cache.keep(word, hash, ids.data() + before, ids.size() - before);
+    if (cuts_at_marks_) {
+      for (size_t end; (end = end_of_marked_word(word)) < word.size(); word.remove_prefix(end))
+        encode_word(word.substr(0, end), scratch, ids);
+    }
+    encode_word(word, scratch, ids);
   });
 }
 
@@ -284,12 +321,12 @@ void PipelineTokenizer::encode_text(std::string_view text, const EncodeOptions& 
   });
 }
 
-std::optional<std::string> PipelineTokenizer::to_json() const {
-  return write_tokenizer_json(parts_);
-}
-
-void PipelineTokenizer::save_model(const std::string& directory) const {
-  write_file(directory + "/tokenizer.json", write_tokenizer_json(parts_));
+bool PipelineTokenizer::lossless() const {
+  if (!parts_.bpe.byte_level || !normalizer_.empty() || !pretokenizer_.keeps_text() ||
+      !decoder_.spells_bytes())
+    return false;
+  return std::all_of(byte_characters().begin(), byte_characters().end(),
+                     [&](const std::string& character) { return token_to_id(character).has_value(); });
 }
 
 }  // namespace qkv

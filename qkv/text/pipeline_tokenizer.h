@@ -45,6 +45,11 @@ struct TokenizerParts {
               padding = "null";  // kept for whoever reads the file; encoding ignores them
 };
 
+// Reads the text of a tokenizer.json. Throws Error `<where>: ...`.
+TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& where);
+// Writes it, as Hugging Face's tokenizers library reads it.
+std::string write_tokenizer_json(const TokenizerParts& parts);
+
 class PipelineTokenizer : public Tokenizer {
  public:
   // Throws Error `<where>: ...` for what does not fit together. `config` gives the special ids.
@@ -52,13 +57,14 @@ class PipelineTokenizer : public Tokenizer {
   ~PipelineTokenizer() override;
 
   std::string_view kind() const override { return model_->kind(); }
-  std::optional<std::string> to_json() const override;
+  std::string to_json() const override { return write_tokenizer_json(parts_); }
+  bool lossless() const override;
   const TokenizerParts& parts() const { return parts_; }
 
  protected:
   void encode_text(std::string_view text, const EncodeOptions& options,
                    std::vector<int32_t>& ids) const override;
-  void save_model(const std::string& directory) const override;
+  TokenizerFiles model_files() const override { return {{"tokenizer.json", to_json()}}; }
 
  private:
   struct Scratch;
@@ -70,6 +76,8 @@ class PipelineTokenizer : public Tokenizer {
   std::unique_ptr<WordModel> make_unigram() const;
   void build_matchers();
   void set_special_ids(const TokenizerConfig& config);
+  bool merges_stop_at_marks() const;
+  void encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
   void encode_words(std::string_view text, bool at_start, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   TokenizerParts parts_;
@@ -79,17 +87,14 @@ class PipelineTokenizer : public Tokenizer {
   std::unique_ptr<WordModel> model_;
   AddedTokenMatcher raw_matcher_;         // tokens found in the text as it is
   AddedTokenMatcher normalized_matcher_;  // tokens found after normalization
+  bool cuts_at_marks_ = false;
   mutable ScratchPool<Scratch> scratch_;
 };
 
-// Reads the text of a tokenizer.json. Throws Error `<where>: ...`.
-TokenizerParts parse_tokenizer_json(std::string_view text, const std::string& where);
-// Writes it, as Hugging Face's tokenizers library reads it.
-std::string write_tokenizer_json(const TokenizerParts& parts);
-
 // GPT-2's pair of files: vocab.json / encoder.json and merges.txt / vocab.bpe.
-TokenizerParts read_gpt2_files(const std::string& vocabulary_path, const std::string& merges_path,
-                               const TokenizerConfig& config);
+TokenizerParts parse_gpt2_files(std::string_view vocabulary, const std::string& vocabulary_path,
+                                std::string_view merges, const std::string& merges_path,
+                                const TokenizerConfig& config);
 // Lines "base64(token) rank": llama3's tokenizer.model, qwen.tiktoken, tiktoken's own files.
 // The known vocabularies are told by their size; `config` gets their special ids where it has none.
 TokenizerParts parse_tiktoken(std::string_view text, const std::string& where, TokenizerConfig& config);

@@ -287,8 +287,14 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
   const JsonView view(json, where);
   const std::string type = view.string("type");
   const auto behavior = [&](std::string fallback) {
-    return parse_split_behavior(view.string_or("behavior", std::move(fallback)), where);
+    const SplitBehavior parsed = parse_split_behavior(view.string_or("behavior", std::move(fallback)), where);
+    if (parsed == SplitBehavior::removed) keeps_text_ = false;
+    return parsed;
   };
+  for (const char* dropping : {"Whitespace", "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit",
+                               "UnicodeScripts", "Metaspace"}) {
+    if (type == dropping) keeps_text_ = false;
+  }
   if (byte_level_ && !spelled_ && type != "Sequence") {
     spelled_ = true;
     steps_.push_back(std::make_unique<SpellBytes>());
@@ -299,7 +305,10 @@ void Pretokenizer::add(const Json& json, const std::string& where, int depth) {
     for (const auto& item : *list) add(item, where, depth + 1);
   } else if (type == "ByteLevel") {
     require(!spelled_, "{}: expected one ByteLevel step, found a second", where);
-    if (view.boolean_or("add_prefix_space", true)) steps_.push_back(std::make_unique<PrefixSpace>());
+    if (view.boolean_or("add_prefix_space", true)) {
+      keeps_text_ = false;
+      steps_.push_back(std::make_unique<PrefixSpace>());
+    }
     if (view.boolean_or("use_regex", true)) {
       steps_.push_back(std::make_unique<RegexSplit>(Regex(std::string(kGpt2Pattern), where),
                                                     SplitBehavior::isolated, false));

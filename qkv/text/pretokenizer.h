@@ -35,12 +35,15 @@ class Pretokenizer {
   // alphabet is left to the vocabulary).
   void split(std::string_view text, bool at_start, Regex::Scratch& scratch, WordSink emit) const;
   bool byte_level() const { return byte_level_; }
+  // True if the words of a text together are the text.
+  bool keeps_text() const { return keeps_text_; }
 
  private:
   void add(const Json& json, const std::string& where, int depth);
   void run(size_t step, std::string_view piece, bool at_start, Regex::Scratch& scratch, WordSink emit) const;
   std::vector<std::unique_ptr<PretokenizerStep>> steps_;
   bool byte_level_ = false;
+  bool keeps_text_ = true;
   // Steps after ByteLevel see text spelled in GPT-2's alphabet; the words are turned back at the end.
   bool spelled_ = false;
 };

@@ -1,8 +1,9 @@
 // The few fields of ModelProto that are needed, by the wire format (varints, lengths, 32- and 64-bit values).
 #include "qkv/text/sentencepiece_proto.h"
 
+#include <cmath>
 #include <cstring>
-#include <functional>
+#include <utility>
 
 #include "qkv/core/error.h"
 
@@ -86,6 +87,7 @@ Piece parse_piece(std::string_view bytes, const std::string& where) {
     } else if (field.number == 2 && field.wire_type == 5) {
       const auto bits = static_cast<uint32_t>(field.value);
       std::memcpy(&piece.score, &bits, sizeof bits);
+      if (!std::isfinite(piece.score)) reader.broken();
     } else if (field.number == 3 && field.wire_type == 0) {
       if (field.value < 1 || field.value > 6) reader.broken();
       piece.type = static_cast<PieceType>(field.value);
@@ -104,6 +106,9 @@ void parse_trainer_spec(std::string_view bytes, const std::string& where, Senten
       case 3:
         if (field.value < 1 || field.value > 4) reader.broken();
         proto.algorithm = static_cast<SentencePieceProto::Algorithm>(field.value);
+        break;
+      case 24:
+        proto.treat_whitespace_as_suffix = field.value != 0;
         break;
       case 35:
         proto.byte_fallback = field.value != 0;
@@ -129,12 +134,40 @@ void parse_trainer_spec(std::string_view bytes, const std::string& where, Senten
 void parse_normalizer_spec(std::string_view bytes, const std::string& where, SentencePieceProto& proto) {
   WireReader reader(bytes, where);
   for (Field field; reader.next(field);) {
-    if (field.number == 2 && field.wire_type == 2) proto.rewrites_characters = !field.contents.empty();
+    if (field.number == 2 && field.wire_type == 2) proto.charsmap = field.contents;
     if (field.wire_type != 0) continue;
     if (field.number == 3) proto.add_dummy_prefix = field.value != 0;
     if (field.number == 4) proto.remove_extra_whitespaces = field.value != 0;
+    if (field.number == 5) proto.escape_whitespaces = field.value != 0;
   }
 }
+
+class WireWriter {
+ public:
+  void integer(uint32_t field, int64_t value) {
+    varint(static_cast<uint64_t>(field) << 3);
+    varint(static_cast<uint64_t>(value));  // negative ones take ten bytes, as the format has it
+  }
+  void number(uint32_t field, float value) {
+    varint(static_cast<uint64_t>(field) << 3 | 5);
+    uint32_t bits = 0;
+    std::memcpy(&bits, &value, sizeof bits);
+    for (int shift = 0; shift < 32; shift += 8) bytes_ += static_cast<char>(bits >> shift & 0xFF);
+  }
+  void contents(uint32_t field, std::string_view value) {
+    varint(static_cast<uint64_t>(field) << 3 | 2);
+    varint(value.size());
+    bytes_ += value;
+  }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  void varint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) bytes_ += static_cast<char>(value | 0x80);
+    bytes_ += static_cast<char>(value);
+  }
+  std::string bytes_;
+};
 
 }  // namespace
 
@@ -149,6 +182,39 @@ SentencePieceProto parse_sentencepiece_proto(std::string_view bytes, const std::
   }
   require(!proto.pieces.empty(), "{}: expected a SentencePiece model, found no pieces", where);
   return proto;
+}
+
+std::string serialize_sentencepiece_proto(const SentencePieceProto& proto) {
+  WireWriter model;
+  for (const Piece& piece : proto.pieces) {
+    WireWriter message;
+    message.contents(1, piece.text);
+    message.number(2, piece.score);
+    message.integer(3, static_cast<int64_t>(piece.type));
+    model.contents(1, message.bytes());
+  }
+  WireWriter trainer;
+  trainer.integer(3, static_cast<int64_t>(proto.algorithm));
+  trainer.integer(4, static_cast<int64_t>(proto.pieces.size()));
+  trainer.integer(24, proto.treat_whitespace_as_suffix);
+  trainer.integer(35, proto.byte_fallback);
+  // The library finds these four by their names.
+  const std::pair<uint32_t, int64_t> special[] = {
+      {40, proto.unk_id}, {41, proto.bos_id}, {42, proto.eos_id}, {43, proto.pad_id}};
+  for (const auto& [field, id] : special) {
+    trainer.integer(field, id);
+    if (id >= 0 && id < static_cast<int64_t>(proto.pieces.size()))
+      trainer.contents(field + 5, proto.pieces[static_cast<size_t>(id)].text);
+  }
+  trainer.contents(44, proto.unk_surface);
+  model.contents(2, trainer.bytes());
+  WireWriter normalizer;
+  if (!proto.charsmap.empty()) normalizer.contents(2, proto.charsmap);
+  normalizer.integer(3, proto.add_dummy_prefix);
+  normalizer.integer(4, proto.remove_extra_whitespaces);
+  normalizer.integer(5, proto.escape_whitespaces);
+  model.contents(3, normalizer.bytes());
+  return model.bytes();
 }
 
 std::string_view without_dummy_prefix() {

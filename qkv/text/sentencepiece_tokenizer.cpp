@@ -5,10 +5,11 @@
 
 #include <algorithm>
 
-#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/text/byte_alphabet.h"
+#include "qkv/text/charsmap.h"
 #include "qkv/text/pipeline_tokenizer.h"
+#include "qkv/text/sentencepiece_parts.h"
 #include "qkv/text/unicode.h"
 
 namespace qkv {
@@ -54,6 +55,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
     : model_(std::move(model)),
       proto_(parse_sentencepiece_proto(model_, where)),
       prefix_every_part_(config.legacy) {
+  if (!proto_.charsmap.empty()) Charsmap(proto_.charsmap, where);  // the library walks it without looking
   processor_ = make_processor(model_, where);
   join_.strips_leading_space = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
   build_entries(config, where);
@@ -62,11 +64,16 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
     return std::none_of(proto_.pieces.begin(), proto_.pieces.end(),
                         [&](const Piece& piece) { return spans(piece.text); });
   };
-  words_are_independent_ = proto_.add_dummy_prefix && no_piece(&spans_words) &&
+  // Unknown characters on both sides of a cut would be one unknown token, but for what is known between them.
+  const auto is_known = [&](const char* text) {
+    return proto_.byte_fallback || !processor_->IsUnknown(processor_->PieceToId(text));
+  };
+  words_are_independent_ = proto_.add_dummy_prefix && is_known("▁") && no_piece(&spans_words) &&
                            (proto_.algorithm == SentencePieceProto::Algorithm::bpe ||
                             proto_.algorithm == SentencePieceProto::Algorithm::unigram);
   lines_are_independent_ =
-      words_are_independent_ && !proto_.rewrites_characters && !proto_.remove_extra_whitespaces &&
+      words_are_independent_ && is_known("\n") && proto_.charsmap.empty() &&
+      !proto_.remove_extra_whitespaces &&
       no_piece([](std::string_view text) { return text.size() > 1 && text.find('\n') != text.npos; });
   config_text_ = config.text;
   chat_template_ = config.chat_template;
@@ -79,10 +86,14 @@ void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const 
   std::fill(std::begin(byte_ids_), std::end(byte_ids_), -1);
   const auto match = [&](int32_t id, const std::string& content) {
     AddedToken token;
+    for (const AddedToken& configured : config.added) {
+      if (configured.id == id && configured.content == content) token = configured;
+    }
     token.id = id;
     token.content = content;
     token.special = true;
     matcher_.add(token, content);
+    if (token.lstrip || token.rstrip || token.single_word) added_.push_back(token);
   };
   const auto count = static_cast<int32_t>(proto_.pieces.size());
   require(count <= kMaximumTokenId, "{}: expected at most {} pieces, found {}", where, kMaximumTokenId,
@@ -117,11 +128,14 @@ void SentencePieceTokenizer::build_entries(const TokenizerConfig& config, const 
     require(token.id >= 0 && token.id <= kMaximumTokenId,
             "{}: added token '{}': expected an id from 0 to {}, found {}", where, token.content,
             kMaximumTokenId, token.id);
+    require_dense(token.id, proto_.pieces.size() + config.added.size(), where);
     const bool known = token.id < count && proto_.pieces[token.id].text == token.content;
-    if (known && proto_.pieces[token.id].type != PieceType::normal) {
-      entries_[token.id].special |= token.special && proto_.pieces[token.id].type != PieceType::byte;
+    const PieceType type = known ? proto_.pieces[token.id].type : PieceType::normal;
+    if (type == PieceType::control || type == PieceType::unknown || type == PieceType::byte) {
+      entries_[token.id].special |= token.special && type != PieceType::byte;
       continue;
     }
+    added_.push_back(token);
     Entry& made = entry(token.id);
     made.surface = token.content;
     if (!known) made.bytes = token.content;
@@ -190,7 +204,7 @@ size_t SentencePieceTokenizer::word_end(std::string_view run) const {
     if (run[i] != ' ' || i + 1 == run.size()) continue;
     const char before = run[i - 1], after = run[i + 1];
     // Rules of the normalizer may join or drop other characters around a space.
-    const bool plain = proto_.rewrites_characters || proto_.remove_extra_whitespaces
+    const bool plain = !proto_.charsmap.empty() || proto_.remove_extra_whitespaces
                            ? is_ascii_letter_or_digit(before) && is_ascii_letter_or_digit(after)
                            : before != ' ' && after != ' ' && !run.substr(0, i).ends_with(kSpaceMark) &&
                                  !run.substr(i + 1).starts_with(kSpaceMark);
@@ -242,8 +256,12 @@ void SentencePieceTokenizer::encode_text(std::string_view text, const EncodeOpti
   });
 }
 
-void SentencePieceTokenizer::save_model(const std::string& directory) const {
-  write_file(directory + "/tokenizer.model", model_);
+bool SentencePieceTokenizer::has_json() const {
+  return !tokenizer_json_obstacle(proto_);
+}
+
+std::string SentencePieceTokenizer::to_json() const {
+  return write_tokenizer_json(sentencepiece_parts(*this));
 }
 
 }  // namespace qkv

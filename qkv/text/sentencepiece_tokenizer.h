@@ -25,16 +25,21 @@ class SentencePieceTokenizer : public Tokenizer {
   ~SentencePieceTokenizer() override;
 
   std::string_view kind() const override;
-  std::optional<std::string> to_json() const override { return std::nullopt; }
-  // The file's contents.
-  const std::string& model_bytes() const { return model_; }
-  // Scores and types of the pieces, by id; ids of added tokens lie beyond.
-  const std::vector<Piece>& pieces() const { return proto_.pieces; }
+  std::string to_json() const override;
+  bool has_json() const override;
+  // What the file says: scores and types of the pieces, by id; ids of added tokens lie beyond.
+  const SentencePieceProto& proto() const { return proto_; }
+  // Tokens that the configuration adds to the pieces, or cuts out where a piece would be merged.
+  const std::vector<AddedToken>& added_tokens() const { return added_; }
+  // A dummy prefix after every token that is cut out, not only at the start ("legacy" in
+  // tokenizer_config.json).
+  bool prefixes_every_part() const { return prefix_every_part_; }
 
  protected:
   void encode_text(std::string_view text, const EncodeOptions& options,
                    std::vector<int32_t>& ids) const override;
-  void save_model(const std::string& directory) const override;
+  TokenizerFiles model_files() const override { return {{"tokenizer.model", model_}}; }
+  std::string_view tokenizer_class() const override { return "LlamaTokenizer"; }
 
  private:
   struct Caches {
@@ -53,6 +58,7 @@ class SentencePieceTokenizer : public Tokenizer {
   // The same model without dummy prefix, for text that goes on; made when first needed.
   mutable std::once_flag continuing_once_;
   mutable std::unique_ptr<sentencepiece::SentencePieceProcessor> continuing_;
+  std::vector<AddedToken> added_;
   AddedTokenMatcher matcher_;
   bool words_are_independent_ = false;  // no piece spans a space behind a word
   bool lines_are_independent_ = false;  // no piece spans a line feed

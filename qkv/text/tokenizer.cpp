@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
 #include "qkv/core/parallel.h"
@@ -98,6 +99,12 @@ void Tokenizer::set_stop_ids(std::vector<int32_t> ids) {
   stop_ = std::move(ids);
 }
 
+void Tokenizer::require_dense(int32_t largest, size_t count, const std::string& where) {
+  constexpr size_t kGap = 1 << 16;
+  require(static_cast<size_t>(largest) <= 2 * count + kGap,
+          "{}: expected ids without large gaps, found {} for {} tokens", where, largest, count);
+}
+
 Tokenizer::Entry& Tokenizer::entry(int32_t id) {
   if (id >= vocab_size()) entries_.resize(static_cast<size_t>(id) + 1);
   entries_[id].used = true;
@@ -113,13 +120,14 @@ void Tokenizer::index_entries() {
   }
 }
 
-void Tokenizer::save(const std::string& directory) const {
-  std::error_code code;
-  std::filesystem::create_directories(directory, code);
-  require(!code, "{}: cannot create directory: {}", directory, code.message());
-  save_model(directory);
-
+Json Tokenizer::configuration() const {
   Json config = config_text_.empty() ? Json::object() : parse_json(config_text_, "tokenizer_config.json");
+  return config.is_object() ? config : Json::object();
+}
+
+TokenizerFiles Tokenizer::files() const {
+  TokenizerFiles files = model_files();
+  Json config = configuration();
   Json special = Json::object();
   const auto put = [&](const char* key, std::optional<int32_t> id) {
     if (id) {
@@ -155,22 +163,33 @@ void Tokenizer::save(const std::string& directory) const {
   }
   if (!config.contains("added_tokens_decoder")) config["added_tokens_decoder"] = std::move(added);
   if (!config.contains("clean_up_tokenization_spaces")) config["clean_up_tokenization_spaces"] = false;
-  if (!config.contains("tokenizer_class")) {
-    config["tokenizer_class"] = to_json() ? "PreTrainedTokenizerFast" : "LlamaTokenizer";
+  if (!config.contains("tokenizer_class")) config["tokenizer_class"] = tokenizer_class();
+  files["tokenizer_config.json"] = dump_json(config, 2) + "\n";
+  files["special_tokens_map.json"] = dump_json(special, 2) + "\n";
+  if (stop_.size() > 1) files["generation_config.json"] = dump_json(stop_keys(Json::object()), 2) + "\n";
+  return files;
+}
+
+// The stop ids beyond EOS live in generation_config.json, whose other keys belong to the model.
+Json Tokenizer::stop_keys(Json generation) const {
+  if (!generation.is_object()) generation = Json::object();
+  generation["eos_token_id"] = stop_.size() == 1 ? Json(stop_[0]) : Json(stop_);
+  if (bos_) generation["bos_token_id"] = *bos_;
+  if (pad_) generation["pad_token_id"] = *pad_;
+  return generation;
+}
+
+void Tokenizer::save(const std::string& directory) const {
+  std::error_code code;
+  std::filesystem::create_directories(directory, code);
+  require(!code, "{}: cannot create directory: {}", directory, code.message());
+  TokenizerFiles files = this->files();
+  if (!files.contains("tokenizer.json") && has_json()) files["tokenizer.json"] = to_json();
+  const std::string generation = directory + "/generation_config.json";
+  if (!stop_.empty() && std::filesystem::exists(generation)) {
+    files["generation_config.json"] = dump_json(stop_keys(load_json(generation)), 2) + "\n";
   }
-  save_json(directory + "/tokenizer_config.json", config);
-  save_json(directory + "/special_tokens_map.json", special);
-  // The stop ids beyond EOS live in generation_config.json, whose other keys belong to the model.
-  const std::string generation_path = directory + "/generation_config.json";
-  const bool exists = std::filesystem::exists(generation_path);
-  if (!stop_.empty() && (stop_.size() > 1 || exists)) {
-    Json generation = exists ? load_json(generation_path) : Json::object();
-    if (!generation.is_object()) generation = Json::object();
-    generation["eos_token_id"] = stop_.size() == 1 ? Json(stop_[0]) : Json(stop_);
-    if (bos_) generation["bos_token_id"] = *bos_;
-    if (pad_) generation["pad_token_id"] = *pad_;
-    save_json(generation_path, generation);
-  }
+  for (const auto& [name, bytes] : files) write_file(directory + "/" + name, bytes);
 }
 
 }  // namespace qkv

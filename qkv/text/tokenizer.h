@@ -12,10 +12,14 @@
 #include <unordered_map>
 #include <vector>
 
+#include "qkv/core/json.h"
 #include "qkv/text/join_rules.h"
 #include "qkv/text/text_range.h"
 
 namespace qkv {
+
+// A tokenizer's files by their names: "tokenizer.json", "tokenizer_config.json", ...
+using TokenizerFiles = std::map<std::string, std::string>;
 
 struct EncodeOptions {
   // Put the tokens that the vocabulary's post-processor adds around a text (BOS, EOS, [CLS] ... [SEP]).
@@ -83,13 +87,25 @@ class Tokenizer {
   const std::map<std::string, std::string>& named_templates() const { return named_templates_; }
   void set_named_templates(std::map<std::string, std::string> sources) { named_templates_ = std::move(sources); }
 
+  // True if decode(encode(bytes, {false, false})) gives back any bytes: a token for every byte, and nothing
+  // that is rewritten or dropped.
+  virtual bool lossless() const { return false; }
+  // tokenizer_config.json as it was read; an empty object if there was none.
+  Json configuration() const;
+
   // "byte-bpe", "bpe", "wordpiece", "sentencepiece-bpe", "sentencepiece-unigram", ...
   virtual std::string_view kind() const = 0;
-  // The text of a Hugging Face tokenizer.json; nullopt for SentencePiece models.
-  virtual std::optional<std::string> to_json() const = 0;
-  // Writes tokenizer.json (or tokenizer.model), tokenizer_config.json, special_tokens_map.json and, with
-  // several stop ids, generation_config.json into the directory, creating it if needed.
-  // load_tokenizer(directory) gives an equal tokenizer.
+  // The text of a Hugging Face tokenizer.json that gives the same ids. Throws Error naming what keeps it from
+  // being written if not has_json(), which only rare settings of SentencePiece do.
+  virtual std::string to_json() const = 0;
+  virtual bool has_json() const { return true; }
+  // Everything there is to know about the tokenizer: its model (tokenizer.json or tokenizer.model),
+  // tokenizer_config.json, special_tokens_map.json and, with several stop ids, generation_config.json.
+  // tokenizer_from_files() gives an equal tokenizer.
+  TokenizerFiles files() const;
+  // Writes the files into the directory, creating it if needed; a generation_config.json that is there keeps
+  // its other keys. SentencePiece models are written as tokenizer.json as well, for readers without that
+  // library.
   void save(const std::string& directory) const;
 
  protected:
@@ -104,11 +120,17 @@ class Tokenizer {
   // Appends the ids of `text` without prefix and suffix.
   virtual void encode_text(std::string_view text, const EncodeOptions& options,
                            std::vector<int32_t>& ids) const = 0;
-  // Writes the model's own file into the directory.
-  virtual void save_model(const std::string& directory) const = 0;
+  // The model's own file.
+  virtual TokenizerFiles model_files() const = 0;
+  // What Hugging Face's library calls such a tokenizer, where no configuration says so.
+  virtual std::string_view tokenizer_class() const { return "PreTrainedTokenizerFast"; }
   // Adds or replaces the entry of `id`, growing the table. Call index_entries() when all are in.
   Entry& entry(int32_t id);
   void index_entries();
+  // Throws Error `<where>: ...` unless the largest of `count` ids is one that a vocabulary of so many tokens
+  // can have: tables are as long as the ids are large.
+  static void require_dense(int32_t largest, size_t count, const std::string& where);
+  Json stop_keys(Json generation) const;
   void require_in_vocabulary(std::optional<int32_t> id, std::string_view what) const;
 
   std::vector<Entry> entries_;
@@ -124,10 +146,12 @@ class Tokenizer {
 
 // A file or a directory; the kind is found by content. In a directory, the first of tokenizer.json,
 // tokenizer.model (SentencePiece, or base64 ranks), vocab.json + merges.txt, encoder.json + vocab.bpe,
-// *.tiktoken, *.model, vocab.txt; tokenizer_config.json, special_tokens_map.json, generation_config.json,
-// added_tokens.json and chat_template.jinja beside it complete it. Throws Error naming the file and what is
-// wrong with it.
+// *.tiktoken, *.model, vocab.txt, tokenizer.bin (llama2.c); tokenizer_config.json, special_tokens_map.json,
+// generation_config.json, added_tokens.json and chat_template.jinja beside it complete it. Throws Error
+// naming the file and what is wrong with it.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& directory_or_file);
+// The same from memory. `where` names the source in errors.
+std::unique_ptr<Tokenizer> tokenizer_from_files(const TokenizerFiles& files, const std::string& where);
 
 // Ids one by one to text that can be shown as it comes: only whole, valid UTF-8 leaves, and the concatenation
 // of everything returned equals replace_invalid_utf8(decode(ids)).

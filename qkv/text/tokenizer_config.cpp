@@ -6,9 +6,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
+#include "qkv/text/tokenizer_files.h"
 
 namespace qkv {
 namespace {
@@ -122,12 +122,12 @@ AddedToken parse_added_token(const JsonView& view) {
   return token;
 }
 
-TokenizerConfig read_tokenizer_config(const std::string& directory) {
+TokenizerConfig read_tokenizer_config(const TokenizerFileSource& files) {
   TokenizerConfig config;
   const auto with = [&](const char* name, auto&& read) {
-    const std::string path = directory + "/" + name;
-    if (!std::filesystem::is_regular_file(path)) return;
-    const Json json = load_json(path);
+    if (!files.has(name)) return;
+    const std::string path = files.path_of(name);
+    const Json json = parse_json(files.read(name), path);
     read(JsonView(json, path), config);
   };
   with("tokenizer_config.json", [&](const JsonView& view, TokenizerConfig& into) {
@@ -144,14 +144,11 @@ TokenizerConfig read_tokenizer_config(const std::string& directory) {
   with("special_tokens_map.json", &read_special_tokens);
   with("added_tokens.json", &read_added_tokens);
   with("generation_config.json", &read_generation_config);
-  const std::string template_path = directory + "/chat_template.jinja";
-  if (std::filesystem::is_regular_file(template_path)) config.chat_template = read_file(template_path);
-  const std::string more = directory + "/additional_chat_templates";
-  if (std::filesystem::is_directory(more)) {
-    for (const auto& entry : std::filesystem::directory_iterator(more)) {
-      if (entry.is_regular_file() && entry.path().extension() == ".jinja")
-        config.named_templates[entry.path().stem().string()] = read_file(entry.path().string());
-    }
+  if (files.has("chat_template.jinja")) config.chat_template = files.read("chat_template.jinja");
+  const std::filesystem::path more = "additional_chat_templates";
+  for (const std::string& name : files.names()) {
+    const std::filesystem::path path = name;
+    if (path.parent_path() == more && path.extension() == ".jinja") config.named_templates[path.stem().string()] = files.read(name);
   }
   return config;
 }

@@ -26,7 +26,7 @@ struct TokenizerConfig {
 };
 
 // Reads what is there; a missing file is no error. Throws Error naming the file for malformed ones.
-TokenizerConfig read_tokenizer_config(const std::string& directory);
+TokenizerConfig read_tokenizer_config(const class TokenizerFileSource& files);
 
 // An entry of "added_tokens" in tokenizer.json or of "added_tokens_decoder": content and flags, without the
 // id.

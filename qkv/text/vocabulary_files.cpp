@@ -3,7 +3,6 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/core/log.h"
 #include "qkv/core/utf8.h"
@@ -192,12 +191,11 @@ std::string byte_level_pretokenizer(std::string_view pattern) {
   return dump_json(Json{{"type", "Sequence"}, {"pretokenizers", Json::array({split, bytes})}});
 }
 
-TokenizerParts read_gpt2_files(const std::string& vocabulary_path, const std::string& merges_path,
-                               const TokenizerConfig& config) {
+TokenizerParts parse_gpt2_files(std::string_view vocabulary, const std::string& vocabulary_path,
+                                std::string_view merges_text, const std::string& merges_path,
+                                const TokenizerConfig& config) {
   // The two files are a tokenizer.json's model in another dress.
-  const std::string vocabulary = read_file(vocabulary_path);
   Json merges = Json::array();
-  const std::string merges_text = read_file(merges_path);
   for_each_line(merges_text, [&](std::string_view line, size_t number) {
     if (line.empty() || (number == 1 && line.starts_with("#version"))) return;
     const size_t space = line.find(' ');
@@ -207,8 +205,8 @@ TokenizerParts read_gpt2_files(const std::string& vocabulary_path, const std::st
             replace_invalid_utf8(line.substr(0, 80)));
     merges.push_back(line);
   });
-  const std::string text =
-      R"({"model":{"type":"BPE","vocab":)" + vocabulary + R"(,"merges":)" + dump_json(merges) + "}}";
+  const std::string text = R"({"model":{"type":"BPE","vocab":)" + std::string(vocabulary) + R"(,"merges":)" +
+                           dump_json(merges) + "}}";
   TokenizerParts parts = parse_tokenizer_json(text, vocabulary_path);
   const bool qwen = config.tokenizer_class.starts_with("Qwen2");
   parts.pre_tokenizer = byte_level_pretokenizer(qwen ? kQwen2Pattern : kGpt2Pattern);

@@ -59,7 +59,7 @@ out_has "he"
 accepted "$qkv" tokenizer encode model "<|im_end|>" --json
 out_has '"tokens":["<|im_end|>"]'
 accepted "$qkv" tokenizer verify model corpus.txt --against model/tokenizer.json
-out_has "60 lines"
+out_has "1001 texts"
 accepted "$qkv" tokenizer verify model corpus.txt --json
 out_has '"round_trip_failures":0'
 

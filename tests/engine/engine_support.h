@@ -28,13 +28,13 @@ class ByteTokenizer : public Tokenizer {
     set_eos_id(kEnd);
   }
   std::string_view kind() const override { return "bytes"; }
-  std::optional<std::string> to_json() const override { return std::nullopt; }
+  std::string to_json() const override { return "{}"; }
 
  protected:
   void encode_text(std::string_view text, const EncodeOptions&, std::vector<int32_t>& ids) const override {
     for (const char byte : text) ids.push_back(static_cast<uint8_t>(byte));
   }
-  void save_model(const std::string&) const override {}
+  TokenizerFiles model_files() const override { return {}; }
 };
 
 inline std::vector<int32_t> bytes(std::string_view text) {
