@@ -175,7 +175,6 @@ void add_tokenizer(CLI::App& app) {
   add_train_command(*verb);
   add_encode_command(*verb);
   add_decode_command(*verb);
-  add_verify_command(*verb);
   add_apply_template_command(*verb);
   add_tokenizer_verify(*verb);
 }
