@@ -33,20 +33,6 @@ ChatForm make_chat_form(const std::string& choice, const Tokenizer& tokenizer, c
   return {ChatForm::Kind::model, ChatTemplate(read_file(choice), choice)};
 }
 
-std::string_view chat_form_name(const ChatForm& form) {
-  switch (form.kind) {
-    case ChatForm::Kind::model:
-      return "template";
-    case ChatForm::Kind::chatml:
-      return "chatml";
-    case ChatForm::Kind::qa:
-      return "qa";
-    case ChatForm::Kind::plain:
-      return "plain";
-  }
-  return "";
-}
-
 Conversation::Conversation(const Tokenizer& tokenizer, ChatForm form, std::string system)
     : tokenizer_(tokenizer), form_(std::move(form)), system_(std::move(system)) {
   if (form_.kind == ChatForm::Kind::chatml) stop_ids_ = {*tokenizer_.token_to_id(kEnd)};

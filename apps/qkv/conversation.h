@@ -27,7 +27,6 @@ struct ChatForm {
 // "chatml", "qa", "plain", the path of a Jinja file, or "auto": the template that came with the vocabulary,
 // else chatml if the vocabulary has its two markers, else qa. Error otherwise.
 ChatForm make_chat_form(const std::string& choice, const Tokenizer& tokenizer, const std::string& model);
-std::string_view chat_form_name(const ChatForm& form);
 
 class Conversation {
  public:

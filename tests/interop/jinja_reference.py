@@ -1,8 +1,8 @@
 """jinja2 as Hugging Face transformers configures it for chat templates: the reference that ours is compared with."""
 import copy
 import datetime
+import functools
 import json
-
 import warnings
 
 import jinja2
@@ -55,10 +55,15 @@ def environment():
 ENVIRONMENT = environment()
 
 
+@functools.lru_cache(maxsize=64)
+def compiled(template):
+    return ENVIRONMENT.from_string(template)
+
+
 def render(template, variables):
     """{"text": ...}, {"refused": message} or {"error": sentence}."""
     try:
-        text = ENVIRONMENT.from_string(template).render(**copy.deepcopy(variables))  # filters may change their operand
+        text = compiled(template).render(**copy.deepcopy(variables))  # filters may change their operand
         text.encode()  # lone surrogates are no text
         return {"text": text}
     except Refusal as refusal:
