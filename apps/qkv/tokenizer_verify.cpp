@@ -235,7 +235,8 @@ void verify_vectors(Verifier& verifier, const std::string& path) {
     text_begin = text_end == input.size() ? input.size() + 1 : text_end + kSeparator.size();
     line_begin = line_end + 1;
   }
-  require(text_begin > input.size(), "{}.inp: expected as many texts as lines in {}.out, found more", base,
+  // A separator after the last text ends it; nothing follows.
+  require(text_begin >= input.size(), "{}.inp: expected as many texts as lines in {}.out, found more", base,
           base);
 }
 

@@ -15,17 +15,23 @@ peer=$peers/llama-cpp/llama-peer
   printf '<s> x</s><|im_start|>user\n<|endoftext|> [INST] a [/INST]<|eot_id|>\n\n\nend  '
 } > text
 
+# Qwen's ranks have "</s>" as an ordinary piece, which llama.cpp takes for a control token by its spelling whatever the file
+# says: there the text does without it.
+sed 's|</s>||g' text > text.without
+
 checked=0
 for name in gpt2 llama3 qwen gpt-neox-20b llama2/tokenizer.model mistral/tokenizer.model.v1 \
   mistral/mistral_instruct_tokenizer_240323.model.v3 all-MiniLM-L6-v2; do
   tokenizer=$shared/data/tokenizers/$name
+  text=text
+  [ "$name" = qwen ] && text=text.without
   "$program" write "$tokenizer" v.gguf 2> err || complain "$name: $(cat err)"
-  if ! "$peer" tokenize v.gguf --text text > theirs 2> err; then
+  if ! "$peer" tokenize v.gguf --text "$text" > theirs 2> err; then
     complain "$name: llama.cpp refuses the vocabulary: $(head -n 3 err)"
     continue
   fi
-  "$qkv" tokenizer encode "$tokenizer" --file text --json > ours 2> err || complain "$name: $(cat err)"
-  "$qkv" tokenizer encode v.gguf --file text --json > read 2> err || complain "$name: $(cat err)"
+  "$qkv" tokenizer encode "$tokenizer" --file "$text" --json > ours 2> err || complain "$name: $(cat err)"
+  "$qkv" tokenizer encode v.gguf --file "$text" --json > read 2> err || complain "$name: $(cat err)"
   sed 's/.*"tokens":\[\([0-9,]*\)\].*/\1/' theirs > theirs.ids
   sed 's/.*"ids":\[\([0-9,]*\)\].*/\1/' ours > ours.ids
   sed 's/.*"ids":\[\([0-9,]*\)\].*/\1/' read > read.ids
