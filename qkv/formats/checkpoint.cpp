@@ -9,6 +9,7 @@
 #include "qkv/formats/checkpoint_formats.h"
 #include "qkv/formats/content.h"
 #include "qkv/formats/hf_directory.h"
+#include "qkv/formats/quantized/dequantized.h"
 
 namespace qkv {
 namespace {
@@ -51,6 +52,18 @@ std::unique_ptr<Checkpoint> open_file(const std::string& path) {
   fail("[checkpoint] {}: expected {}; found {}", path, supported(),
        kind.empty() ? fmt::format("a file of {} bytes of no known kind", file->bytes().size())
                     : std::string(kind));
+}
+
+std::unique_ptr<Checkpoint> open_stored(const std::string& path) {
+  std::error_code code;
+  const fs::file_status status = fs::status(path, code);
+  if (!fs::exists(status)) {
+    fail("[checkpoint] {}: expected {}; found {}", path, supported(),
+         code && status.type() != fs::file_type::not_found ? code.message() : "no such file or directory");
+  }
+  if (!fs::is_directory(status)) return open_file(path);
+  if (HfDirectory::recognizes(path)) return std::make_unique<HfDirectory>(path);
+  fail("[checkpoint] {}: expected {}; found {}", path, supported(), describe_directory(path));
 }
 
 }  // namespace
@@ -112,15 +125,7 @@ size_t Checkpoint::index_of(std::string_view name) const {
 }
 
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path) {
-  std::error_code code;
-  const fs::file_status status = fs::status(path, code);
-  if (!fs::exists(status)) {
-    fail("[checkpoint] {}: expected {}; found {}", path, supported(),
-         code && status.type() != fs::file_type::not_found ? code.message() : "no such file or directory");
-  }
-  if (!fs::is_directory(status)) return open_file(path);
-  if (HfDirectory::recognizes(path)) return std::make_unique<HfDirectory>(path);
-  fail("[checkpoint] {}: expected {}; found {}", path, supported(), describe_directory(path));
+  return dequantized_view(open_stored(path));
 }
 
 }  // namespace qkv

@@ -60,6 +60,9 @@ class Checkpoint {
   // Gives the pages of the tensor back to the system after streaming over it; it may be read again.
   void release(std::string_view name) const;
 
+  // The checkpoint as the file has it, where this one is a view that dequantizes (quantized/dequantized.h).
+  virtual const Checkpoint& stored() const { return *this; }
+
   // The model's config.json; null if it has none.
   virtual const Json* config() const { return nullptr; }
   // Default sampling settings, generation_config.json; null if there are none.
@@ -101,7 +104,8 @@ class Checkpoint {
 // Opens a model by what is there, not by what it is called: a Hugging Face directory (hf_directory.h) or a
 // file of any format in checkpoint_formats.cpp. A safetensors or PyTorch file takes the config.json and
 // generation_config.json beside it for its own; any file of a split GGUF stands for all of them. Throws Error
-// saying what was found and what is supported.
+// saying what was found and what is supported. A model with a quantization_config is given as a view of plain
+// tensors; stored() of it are the tensors as they are.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path);
 
 }  // namespace qkv

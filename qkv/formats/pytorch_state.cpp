@@ -11,10 +11,10 @@ namespace qkv {
 namespace {
 
 constexpr int kMaximumDepth = 64;
-constexpr size_t kMaximumVisits = 4'000'000;
+constexpr size_t kMaximumVisits = 1'000'000;
 constexpr size_t kLongestName = 4096;
-// Of all names and texts together, which a small file could repeat without end.
-constexpr size_t kMaximumTextBytes = size_t{256} << 20;
+// Of all names, texts and lists of numbers together, which a small file could repeat without end.
+constexpr size_t kMaximumBytes = size_t{128} << 20;
 
 constexpr std::array<std::string_view, 4> kModelKeys = {"state_dict", "model_state_dict", "model", "module"};
 constexpr std::array<std::string_view, 2> kWrapperPrefixes = {"module.", "_orig_mod."};
@@ -72,15 +72,14 @@ class Walker {
     return name->empty() ? *key : *name + "." + *key;
   }
   void charge(size_t bytes) {
-    text_bytes_ += bytes;
-    if (text_bytes_ > kMaximumTextBytes)
-      fail("{}: expected at most {} bytes of names and texts, found more", where_, kMaximumTextBytes);
+    bytes_ += bytes;
+    if (bytes_ > kMaximumBytes)
+      fail("{}: expected at most {} bytes of names and lists, found more", where_, kMaximumBytes);
   }
   bool is_scalar_list(const PickleSequence& sequence, const std::string& name) {
-    visits_ += sequence.items.size();
     for (const PickleRef item : sequence.items) {
       const auto* text = as<std::string>(item);
-      charge(text == nullptr ? 0 : text->size());
+      charge(sizeof(int64_t) + (text == nullptr ? 0 : text->size()));
     }
     return add_list<bool>(sequence, name, metadata_) || add_list<int64_t>(sequence, name, metadata_) ||
            add_list<double>(sequence, name, metadata_) || add_list<std::string>(sequence, name, metadata_);
@@ -99,7 +98,7 @@ class Walker {
   std::string_view where_;
   Metadata& metadata_;
   size_t visits_ = 0;
-  size_t text_bytes_ = 0;
+  size_t bytes_ = 0;
 };
 
 bool holds_tensors(PickleRef value) {

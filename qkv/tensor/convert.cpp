@@ -1,6 +1,7 @@
 #include "qkv/tensor/convert.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "qkv/core/error.h"
 #include "qkv/core/parallel.h"
@@ -27,7 +28,13 @@ uint64_t bytes_before(DType type, int64_t i) {
 
 template <typename T>
 void widen_each(const T* in, int64_t n, float* out) {
-  std::transform(in, in + n, out, [](T x) { return to_float(x); });
+  std::transform(in, in + n, out, [](T x) {
+    if constexpr (std::is_integral_v<T>) {
+      return static_cast<float>(x);
+    } else {
+      return to_float(x);
+    }
+  });
 }
 
 }  // namespace
@@ -54,6 +61,23 @@ void widen(const std::byte* data, DType type, int64_t first, int64_t n, float* o
       return widen_each(at<f8_e4m3>(data, first), n, out);
     case DType::f8_e5m2:
       return widen_each(at<f8_e5m2>(data, first), n, out);
+    case DType::i64:
+      return widen_each(at<int64_t>(data, first), n, out);
+    case DType::i32:
+      return widen_each(at<int32_t>(data, first), n, out);
+    case DType::i16:
+      return widen_each(at<int16_t>(data, first), n, out);
+    case DType::i8:
+      return widen_each(at<int8_t>(data, first), n, out);
+    case DType::u64:
+      return widen_each(at<uint64_t>(data, first), n, out);
+    case DType::u32:
+      return widen_each(at<uint32_t>(data, first), n, out);
+    case DType::u16:
+      return widen_each(at<uint16_t>(data, first), n, out);
+    case DType::u8:
+    case DType::boolean:
+      return widen_each(at<uint8_t>(data, first), n, out);
     default:
       fail("tensor: cannot convert {} to f32", name(type));
   }

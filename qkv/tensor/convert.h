@@ -8,8 +8,9 @@
 
 namespace qkv {
 
-// Values [first, first + n) of `data` as floats, on the calling thread. `type` is floating or a block type,
-// whose values come in whole blocks: first and n are multiples of its length. Error for other types.
+// Values [first, first + n) of `data` as floats, on the calling thread: exactly, except that f64 and integers
+// beyond 2^24 are rounded. A block type's values come in whole blocks: first and n are multiples of its
+// length. Error for nf4, whose scales are elsewhere.
 void widen(const std::byte* data, DType type, int64_t first, int64_t n, float* out);
 
 // The other way. A block type is rounded to nearest, each block by itself; Error for types whose scales need

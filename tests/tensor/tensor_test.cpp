@@ -28,7 +28,8 @@ TEST(DTypes, NamesAndBytesAgree) {
     EXPECT_EQ(dtype_from_name(row.name), type) << row.name;
     if (!row.safetensors.empty()) EXPECT_EQ(dtype_from_safetensors(row.safetensors), type) << row.name;
     if (row.gguf >= 0) EXPECT_EQ(dtype_from_gguf(row.gguf), type) << row.name;
-    EXPECT_EQ(dtype_bytes(type, static_cast<uint64_t>(row.block_length) * 3), static_cast<uint64_t>(row.block_bytes) * 3);
+    EXPECT_EQ(dtype_bytes(type, static_cast<uint64_t>(row.block_length) * 3),
+              static_cast<uint64_t>(row.block_bytes) * 3);
     if (is_block(type)) EXPECT_THROW(dtype_bytes(type, 1), Error) << row.name;
   }
   EXPECT_EQ(dtype_bytes(DType::q8_0, 64), 68u);
@@ -77,10 +78,28 @@ TEST(Tensors, ConvertBetweenFloatingTypes) {
   }
   EXPECT_TRUE(wide.to(DType::f32).is_same(wide));
   EXPECT_EQ(Tensor::from(std::vector<double>{1.5, -2}, {2}).to_floats(), (std::vector<float>{1.5f, -2.0f}));
-  EXPECT_THROW(Tensor::empty({4}, DType::i32).to(DType::f32), Error);
+  EXPECT_THROW(Tensor::empty({4}, DType::f32).to(DType::i32), Error);
   EXPECT_THROW(Tensor::empty({32}, DType::nf4).to_floats(), Error);
   const Tensor large = random_tensor({100003}, 1);  // over several threads
   EXPECT_TRUE(close(large.to(DType::bf16), values_of(large), 0x1p-8));
+}
+
+TEST(Tensors, IntegersBecomeFloats) {
+  const auto floats_of = [](const auto& values, DType type) {
+    const auto* data = reinterpret_cast<const std::byte*>(values.data());
+    return Tensor::borrowed(data, {static_cast<int64_t>(values.size())}, type, nullptr).to_floats();
+  };
+  using Floats = std::vector<float>;
+  EXPECT_EQ(floats_of(std::vector<int64_t>{-3, 16777217}, DType::i64), (Floats{-3, 16777216}))
+      << "rounded to even";
+  EXPECT_EQ(floats_of(std::vector<int32_t>{-3, 70000}, DType::i32), (Floats{-3, 70000}));
+  EXPECT_EQ(floats_of(std::vector<int16_t>{-3, 300}, DType::i16), (Floats{-3, 300}));
+  EXPECT_EQ(floats_of(std::vector<int8_t>{-3, 127}, DType::i8), (Floats{-3, 127}));
+  EXPECT_EQ(floats_of(std::vector<uint64_t>{3, uint64_t{1} << 63}, DType::u64), (Floats{3, 0x1p63f}));
+  EXPECT_EQ(floats_of(std::vector<uint32_t>{3, 0x80000000u}, DType::u32), (Floats{3, 0x1p31f}));
+  EXPECT_EQ(floats_of(std::vector<uint16_t>{3, 65535}, DType::u16), (Floats{3, 65535}));
+  EXPECT_EQ(floats_of(std::vector<uint8_t>{3, 255}, DType::u8), (Floats{3, 255}));
+  EXPECT_EQ(floats_of(std::vector<uint8_t>{0, 1}, DType::boolean), (Floats{0, 1}));
 }
 
 TEST(Tensors, BorrowedMemoryStaysAlive) {
@@ -88,7 +107,8 @@ TEST(Tensors, BorrowedMemoryStaysAlive) {
   const std::weak_ptr<std::vector<float>> watch = owner;
   const uint64_t start = memory_use().current;
   {
-    const Tensor t = Tensor::borrowed(reinterpret_cast<const std::byte*>(owner->data()), {3}, DType::f32, owner);
+    const Tensor t =
+        Tensor::borrowed(reinterpret_cast<const std::byte*>(owner->data()), {3}, DType::f32, owner);
     owner.reset();
     EXPECT_FALSE(watch.expired());
     EXPECT_EQ(values_of(t), (Doubles{1, 2, 3}));
