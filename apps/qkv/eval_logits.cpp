@@ -18,7 +18,7 @@ namespace {
 struct LogitsArguments {
   std::string model, ids, mask, out, compare, dtype = "f32";
   double tolerance = 0;
-  bool json = false;
+  bool json = false, ggml_gelu = false;
 };
 
 void write_outputs(const std::string& path, const NamedTensors& outputs) {
@@ -54,7 +54,7 @@ void run_logits(const LogitsArguments& arguments) {
   const auto mask =
       arguments.mask.empty() ? std::vector<std::vector<int32_t>>{} : read_mask_rows(arguments.mask, rows);
   const Bundle bundle = load_bundle(arguments.model, options);
-  const NamedTensors outputs = compute_outputs(*bundle.model, rows, mask, *type);
+  const NamedTensors outputs = compute_outputs(*bundle.model, rows, mask, *type, arguments.ggml_gelu);
   if (!arguments.out.empty()) write_outputs(arguments.out, outputs);
   if (arguments.compare.empty()) return;
   const auto comparisons = compare_outputs(outputs, arguments.compare, mask);
@@ -110,6 +110,8 @@ void add_eval_logits(CLI::App& eval) {
   command->add_option("--tolerance", arguments->tolerance, "largest difference that passes")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--dtype", arguments->dtype, "of activations: f32 or bf16");
+  command->add_flag("--ggml-gelu", arguments->ggml_gelu,
+                    "compute GELU with the 16-bit rounding of llama.cpp's CPU code, to compare with its outputs");
   command->add_flag("--json", arguments->json, "print the comparison as JSON");
   command->callback([arguments] { run_logits(*arguments); });
 }

@@ -99,7 +99,7 @@ std::vector<std::vector<int32_t>> read_mask_rows(const std::string& path,
 }
 
 NamedTensors compute_outputs(const Model& model, const std::vector<std::vector<int32_t>>& rows,
-                             const std::vector<std::vector<int32_t>>& mask, DType compute_type) {
+                             const std::vector<std::vector<int32_t>>& mask, DType compute_type, bool ggml_gelu) {
   const NoGrad off;
   const ModelInfo& info = model.info();
   const bool has_head = model.head().defined();
@@ -119,6 +119,7 @@ NamedTensors compute_outputs(const Model& model, const std::vector<std::vector<i
               id);
     Pass pass = Pass::whole({used});
     pass.compute_type = compute_type;
+    pass.ggml_gelu = ggml_gelu;
     const Tensor hidden = model.forward({rows[r].begin(), rows[r].begin() + used}, pass);
     const Tensor values = has_head ? model.logits(hidden) : hidden.to(DType::f32);  // (used, width)
     const float* from = values.data<float>();

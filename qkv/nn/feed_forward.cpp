@@ -9,9 +9,13 @@ Mlp::Mlp(const MlpConfig& config)
   if (config.gated) gate_.emplace(config.channels, config.hidden, config.bias);
 }
 
-Tensor Mlp::forward(const Tensor& x) const {
-  if (!gate_) return down_.forward(ops::activation(up_.forward(x), activation_));
-  return down_.forward(ops::gated(gate_->forward(x), up_.forward(x), activation_));
+Tensor Mlp::forward(const Tensor& x, const Pass& pass) const {
+  const bool gelu = activation_ == Activation::gelu_erf || activation_ == Activation::gelu_tanh;
+  const Tensor up = up_.forward(x);
+  if (pass.ggml_gelu && gelu) {
+    return down_.forward(gate_ ? ops::multiply(ops::ggml_gelu(gate_->forward(x)), up) : ops::ggml_gelu(up));
+  }
+  return down_.forward(gate_ ? ops::gated(gate_->forward(x), up, activation_) : ops::activation(up, activation_));
 }
 
 void Mlp::visit(const std::string& prefix, const ParameterVisitor& visitor) {

@@ -25,8 +25,7 @@ struct MlpConfig {
 class Mlp : public FeedForward {
  public:
   explicit Mlp(const MlpConfig& config);
-  Tensor forward(const Tensor& x) const;
-  Tensor forward(const Tensor& x, const Pass&) const override { return forward(x); }
+  Tensor forward(const Tensor& x, const Pass& pass) const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
 
  private:

@@ -137,7 +137,7 @@ MixtureOfExperts::MixtureOfExperts(const MoeConfig& config)
   }
 }
 
-Tensor MixtureOfExperts::run_experts(const Tensor& x, const Routing& routing) const {
+Tensor MixtureOfExperts::run_experts(const Tensor& x, const Routing& routing, const Pass& pass) const {
   const int64_t tokens = x.rows(), k = config_.top_k;
   std::vector<std::vector<int64_t>> choices(experts_.size());  // of each expert: indices into routing.experts
   for (size_t i = 0; i < routing.experts.size(); ++i) {
@@ -157,7 +157,7 @@ Tensor MixtureOfExperts::run_experts(const Tensor& x, const Routing& routing) co
   for (size_t e = 0; e < choices.size(); ++e) {
     const auto n = static_cast<int64_t>(choices[e].size());
     if (n == 0) continue;
-    outputs.push_back(experts_[e]->forward(tokens == 1 ? x : ops::slice_rows(inputs, begin, begin + n)));
+    outputs.push_back(experts_[e]->forward(tokens == 1 ? x : ops::slice_rows(inputs, begin, begin + n), pass));
     begin += n;
   }
   return ops::combine_rows(ops::concat_rows(outputs), places, routing.weights);
@@ -166,9 +166,9 @@ Tensor MixtureOfExperts::run_experts(const Tensor& x, const Routing& routing) co
 Tensor MixtureOfExperts::forward(const Tensor& x, const Pass& pass) const {
   const Tensor logits = ops::cast(router_.forward(x), DType::f32);  // (T, experts)
   if (pass.router_logits != nullptr) pass.router_logits->push_back(logits);
-  Tensor y = x.rows() == 0 ? x : run_experts(x, route(config_, logits, correction_));
+  Tensor y = x.rows() == 0 ? x : run_experts(x, route(config_, logits, correction_), pass);
   if (!shared_) return y;
-  Tensor shared = shared_->forward(x);
+  Tensor shared = shared_->forward(x, pass);
   if (shared_gate_) {
     std::vector<int64_t> rows(static_cast<size_t>(x.rows()));
     std::iota(rows.begin(), rows.end(), 0);

@@ -58,7 +58,7 @@ class MixtureOfExperts : public FeedForward {
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
 
  private:
-  Tensor run_experts(const Tensor& x, const Routing& routing) const;
+  Tensor run_experts(const Tensor& x, const Routing& routing, const Pass& pass) const;
   RouterConfig config_;
   Linear router_;      // (experts, C)
   Tensor correction_;  // (experts) or undefined

@@ -15,6 +15,7 @@ struct Pass {
   std::vector<int32_t> token_types;  // (T), or empty: all 0; read by models that have types of tokens (BERT)
   std::vector<SequenceState*> states;  // one per sequence, or empty: whole sequences (training, evaluation)
   DType compute_type = DType::f32;   // of activations: f32 or bf16
+  bool ggml_gelu = false;            // GELU with ggml's 16-bit rounding (ops::ggml_gelu): to compare with llama.cpp
 
   // Training only.
   float dropout = 0;           // probability

@@ -32,6 +32,9 @@ Tensor scale(const Tensor& x, float factor);
 Tensor activation(const Tensor& x, Activation kind);
 // f(gate) * up: SwiGLU (silu) and GeGLU (gelu_*), Shazeer, arXiv 2002.05202. The output is recomputed, not kept, for backward.
 Tensor gated(const Tensor& gate, const Tensor& up, Activation kind);
+// GELU as ggml's CPU code computes it: the tanh form, looked up by and stored as a 16-bit float. Off the tape; for
+// comparing with llama.cpp.
+Tensor ggml_gelu(const Tensor& x);
 // Keeps each element with probability 1 - p and divides by it. The mask is a function of (seed, stream, element index).
 Tensor dropout(const Tensor& x, float p, uint64_t seed, uint64_t stream);
 // Limits every element to [-limit, limit]; the gradient passes where nothing was cut.

@@ -115,6 +115,15 @@ TEST_P(ProductsAndMoves, MatchTheReferenceInBf16) { check_op(GetParam(), Entry::
 TEST_P(ProductsAndMoves, MatchTheReferenceFromBf16Leaves) { check_op(GetParam(), Entry::bf16_leaf); }
 INSTANTIATE_TEST_SUITE_P(Ops, ProductsAndMoves, ::testing::ValuesIn(all_cases()), [](const auto& info) { return info.param.name; });
 
+TEST(GgmlGelu, RoundsToSixteenBitsGoingInAndComingOut) {
+  // 1.0004 lies between the 16-bit floats 1 and 1 + 2^-10; gelu_tanh(1) = 0.841192 becomes 0.841309.
+  const Tensor y = ops::ggml_gelu(tensor_of({1.0004, -3, 0}, {3}));
+  EXPECT_EQ(y.data<float>()[0], 0.84130859375f);
+  EXPECT_NEAR(y.data<float>()[1], -0.0036373, 2e-6);
+  EXPECT_EQ(y.data<float>()[2], 0.0f);
+  EXPECT_THROW(ops::ggml_gelu(random_leaf({3}, 1)), Error);
+}
+
 TEST(ProductsAndMovesErrors, SayWhatDoesNotFit) {
   const Tensor a = random_tensor({3, 4}, 1), b = random_tensor({4, 3}, 2);
   EXPECT_THROW(ops::add(a, b), Error);

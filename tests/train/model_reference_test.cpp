@@ -14,6 +14,7 @@
 #include "qkv/models/bundle.h"
 #include "qkv/models/registry.h"
 #include "qkv/models/stored_values.h"
+#include "qkv/nn/moe.h"
 #include "qkv/tensor/ops.h"
 #include "qkv/train/optimizer.h"
 #include "tests/support/test_paths.h"
@@ -230,6 +231,23 @@ TEST_P(ModelReference, GreedyTokensAreExact) {
       input = {next};
     }
   }
+}
+
+TEST_P(ModelReference, RoutersAndTheirLoadBalancing) {
+  if (!encoder_ && expected_->find("router_logits.0") == nullptr) GTEST_SKIP() << "no router logits for this checkpoint";
+  if (encoder_) GTEST_SKIP() << "an encoder";
+  const NoGrad off;
+  std::vector<Tensor> logits;
+  Pass pass = whole_pass();
+  pass.router_logits = &logits;
+  model().forward(tokens_, pass);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const Tensor want = expected_->read("router_logits." + std::to_string(i));
+    EXPECT_LT(largest_difference(logits[i], want.view(logits[i].shape())), tolerance()) << "layer " << i;
+  }
+  const Json expected = load_json(path_ + "/expected.json");
+  const int top_k = config_["num_experts_per_tok"].get<int>();
+  EXPECT_NEAR(load_balancing_loss(logits, top_k).item(), expected["aux_loss"].get<double>(), 1e-5);
 }
 
 TEST_P(ModelReference, GradientsMatch) {

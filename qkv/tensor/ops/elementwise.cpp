@@ -116,6 +116,20 @@ Tensor gated(const Tensor& gate, const Tensor& up, Activation kind) {
   return y;
 }
 
+Tensor ggml_gelu(const Tensor& x) {
+  require(!recording({x}), "ggml_gelu: has no gradient");
+  Tensor y = Tensor::empty(x.shape(), x.dtype());
+  over_elements(y, "ggml_gelu", [&](auto* t, const auto&, int64_t i, int64_t n) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    for (int64_t j = 0; j < n; ++j) {
+      const float v = to_float(from_float<f16>(to_float(at(x, t, i)[j])));
+      const float gelu = 0.5f * v * (1 + std::tanh(0.79788456080286535588f * v * (1 + 0.044715f * v * v)));
+      at(y, t, i)[j] = from_float<T>(to_float(from_float<f16>(gelu)));
+    }
+  });
+  return y;
+}
+
 Tensor dropout(const Tensor& x, float p, uint64_t seed, uint64_t stream) {
   require(p >= 0 && p < 1, "dropout: expected a probability in [0, 1), found {}", p);
   if (p == 0) return x;
