@@ -23,9 +23,7 @@ Bundle load_bundle(const std::string& path, const LoadOptions& options) {
   bundle.tokenizer = checkpoint_tokenizer(*checkpoint, problem);
   require(bundle.tokenizer != nullptr || !options.tokenizer_required, "{}", problem);
   if (bundle.tokenizer) {
-    require(bundle.tokenizer->vocab_size() <= bundle.model->info().vocabulary,
-            "{}: the tokenizer has {} ids but the embedding only {} rows", path,
-            bundle.tokenizer->vocab_size(), bundle.model->info().vocabulary);
+    require_rows_for(*bundle.tokenizer, bundle.model->info().vocabulary, path);
   }
   return bundle;
 }
@@ -33,21 +31,12 @@ Bundle load_bundle(const std::string& path, const LoadOptions& options) {
 void save_bundle(const std::string& directory, Model& model, const Tokenizer* tokenizer,
                  const SaveOptions& options) {
   Json config = model.hf_config();
-  config["torch_dtype"] = options.type == DType::f32    ? "float32"
-                          : options.type == DType::bf16 ? "bfloat16"
-                                                        : "float16";
+  set_config_type(config, options.type);
   Json generation = Json::object();
   if (tokenizer != nullptr) {
     tokenizer->save(directory);
-    // The tokenizer is the authority on the ids that begin and end a text.
-    for (Json* json : {&config, &generation}) {
-      (*json)["bos_token_id"] = tokenizer->bos_id() ? Json(*tokenizer->bos_id()) : Json(nullptr);
-      if (tokenizer->stop_ids().size() > 1) {
-        (*json)["eos_token_id"] = tokenizer->stop_ids();
-      } else {
-        (*json)["eos_token_id"] = tokenizer->eos_id() ? Json(*tokenizer->eos_id()) : Json(nullptr);
-      }
-    }
+    set_token_ids(config, *tokenizer);
+    set_token_ids(generation, *tokenizer);
   }
   save_json(directory + "/config.json", config);
   save_json(directory + "/generation_config.json", generation);

@@ -16,6 +16,12 @@ namespace qkv {
 // or it cannot be read.
 std::unique_ptr<Tokenizer> checkpoint_tokenizer(const Checkpoint& checkpoint, std::string& problem);
 
+// Error `<where>: ...` if the tokenizer has ids for which an embedding of so many rows has none.
+void require_rows_for(const Tokenizer& tokenizer, int64_t rows, const std::string& where);
+
+// config.json's or generation_config.json's ids that begin and end a text; the tokenizer is the authority.
+void set_token_ids(Json& config, const Tokenizer& tokenizer);
+
 // Completes the files of a Hugging Face directory with the checkpoint's tokenizer, unless they have one.
 // False, with the reason, if there is none.
 bool add_tokenizer_files(const Checkpoint& checkpoint, HfFiles& files, std::string& problem);

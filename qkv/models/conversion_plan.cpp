@@ -18,13 +18,12 @@ bool has_gguf_names(const Checkpoint& checkpoint) {
 }
 
 // The config.json that goes with floating-point values of another type.
-void set_config_type(HfFiles& files, DType type) {
+void set_config_file_type(HfFiles& files, DType type) {
   const auto file = files.find("config.json");
   if (file == files.end()) return;
   Json config = parse_json(file->second, "config.json");
   if (!config.is_object()) return;
-  const std::string name = type == DType::f32 ? "float32" : type == DType::bf16 ? "bfloat16" : "float16";
-  config[config.contains("dtype") && !config.contains("torch_dtype") ? "dtype" : "torch_dtype"] = name;
+  set_config_type(config, type);
   file->second = dump_json(config, 2) + "\n";
 }
 
@@ -51,7 +50,7 @@ ConversionPlan plan_by_name(const Checkpoint& source, Container target, std::opt
     plan.metadata.set(key, value);
   }
   if (gguf_names && type) plan.metadata.set("general.file_type", gguf_file_type(*type));
-  if (type && !gguf_names) set_config_type(plan.files, *type);
+  if (type && !gguf_names) set_config_file_type(plan.files, *type);
   return plan;
 }
 
@@ -64,7 +63,7 @@ ConversionPlan plan_conversion(const Checkpoint& source, Container target, std::
   if (target == Container::gguf && !from_gguf) return plan_to_gguf(source, type);
   if (target != Container::gguf && target != Container::qkv && from_gguf) {
     ConversionPlan plan = plan_to_hugging_face(source, type);
-    if (type) set_config_type(plan.files, *type);
+    if (type) set_config_file_type(plan.files, *type);
     return plan;
   }
   return plan_by_name(source, target, type);
@@ -79,10 +78,7 @@ Tensor make_tensor(const Checkpoint& source, const PlannedTensor& planned) {
     const Tensor values = part.source.empty()
                               ? Tensor::zeros(part.parameter, type)
                               : take_parameter(source.read(part.source), part.from, part.parameter).to(type);
-    if (planned.parts.size() == 1 && part.to.at.values == StoredValues::same && !part.to.at.transposed &&
-        part.to.at.rope_head == 0 && (part.to.at.run == 0 || part.to.at.run == part.to.at.stride)) {
-      return values.view(planned.entry.shape);
-    }
+    if (planned.parts.size() == 1 && lies_as_it_is(part.to)) return values.view(planned.entry.shape);
     if (!result.defined()) result = Tensor::empty(planned.entry.shape, type);
     put_parameter(result, part.to, values);
   }

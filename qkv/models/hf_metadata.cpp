@@ -55,6 +55,11 @@ std::unique_ptr<Json> generation_config_of(const Checkpoint& checkpoint) {
                         fmt::format("{}: {}", checkpoint.path(), kHfGenerationConfig)));
 }
 
+void set_config_type(Json& config, DType type) {
+  const char* key = config.contains("dtype") && !config.contains("torch_dtype") ? "dtype" : "torch_dtype";
+  config[key] = type == DType::f32 ? "float32" : type == DType::bf16 ? "bfloat16" : "float16";
+}
+
 void keep_hf_files(const HfFiles& files, Metadata& metadata) {
   for (const auto& [name, content] : files) {
     if (!first_invalid_utf8(content)) {

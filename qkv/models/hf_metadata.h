@@ -33,6 +33,8 @@ using HfFiles = std::map<std::string, std::string>;
 HfFiles hf_files(const Checkpoint& checkpoint);
 // generation_config.json; null if there is none.
 std::unique_ptr<Json> generation_config_of(const Checkpoint& checkpoint);
+// Says in a config.json what type the weights are stored in: f32, bf16 or f16.
+void set_config_type(Json& config, DType type);
 // Keeps them in the metadata.
 void keep_hf_files(const HfFiles& files, Metadata& metadata);
 

@@ -60,10 +60,18 @@ void transpose_any(std::byte* matrix, std::byte* stored, const StoredTensor& pla
   const auto step = static_cast<size_t>(dtype_bytes(type, static_cast<uint64_t>(rows * cols)));
   for (int64_t b = 0; b < batch; ++b, matrix += step, stored += step) {
     switch (traits(type).block_bytes) {
-      case 1: transpose<1>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
-      case 2: transpose<2>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
-      case 4: transpose<4>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
-      default: transpose<8>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix); break;
+      case 1:
+        transpose<1>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
+        break;
+      case 2:
+        transpose<2>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
+        break;
+      case 4:
+        transpose<4>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
+        break;
+      default:
+        transpose<8>(matrix, stored, place.at, rows, cols, stored_rows, into_matrix);
+        break;
     }
   }
 }
@@ -93,11 +101,17 @@ Tensor transformed(const Tensor& values, StoredValues kind, bool forward, const 
 
 }  // namespace
 
+bool lies_as_it_is(const StoredTensor& place) {
+  return place.at.values == StoredValues::same && !place.at.transposed && place.at.rope_head == 0 &&
+         (place.at.run == 0 || place.at.run == place.at.stride);
+}
+
 Tensor take_parameter(const Tensor& stored, const StoredTensor& place, const Shape& parameter) {
   const DType type = stored.dtype();
   Tensor values;
   if (is_transposed(place, parameter)) {
-    const Tensor plain = is_block(type) ? stored.to(DType::f32) : stored;  // blocks lie along the wrong dimension
+    const Tensor plain =
+        is_block(type) ? stored.to(DType::f32) : stored;  // blocks lie along the wrong dimension
     values = Tensor::empty(parameter, plain.dtype());
     transpose_any(values.raw(), const_cast<std::byte*>(plain.raw()), place, parameter, plain.dtype(), true);
   } else if (stored.elements() == parameter.elements() &&

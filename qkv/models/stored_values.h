@@ -8,6 +8,9 @@
 
 namespace qkv {
 
+// Whether a stored tensor that holds one parameter and nothing else has its values in the parameter's order.
+bool lies_as_it_is(const StoredTensor& place);
+
 // The parameter's values out of the whole stored tensor (of place.shape), in the stored type, or f32 where
 // the stored values are transformed. Borrowed from it where they are one run of rows. Error if a block type
 // cannot be cut that way.
