@@ -66,6 +66,7 @@ void add_eval(CLI::App& app) {
   answers->add_option("--show", arguments->show, "questions to print with their answers")->check(CLI::NonNegativeNumber);
   answers->add_flag("--json", arguments->json, "print the scores as JSON");
   answers->callback([arguments] { run_answers(*arguments); });
+  add_eval_kld(*eval);
   add_eval_logits(*eval);
   add_eval_ppl(*eval);
   add_eval_tasks(*eval);

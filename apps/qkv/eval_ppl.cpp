@@ -17,12 +17,12 @@ namespace {
 
 struct PplArguments {
   std::string model, text, dtype = "f32";
-  PerplexityOptions options;
+  WindowOptions options;
   bool json = false;
 };
 
 void run_ppl(const PplArguments& arguments) {
-  PerplexityOptions options = arguments.options;
+  WindowOptions options = arguments.options;
   const std::optional<DType> type = dtype_from_name(arguments.dtype);
   require(type == DType::f32 || type == DType::bf16, "--dtype: expected f32 or bf16, found '{}'",
           arguments.dtype);

@@ -7,6 +7,7 @@ class App;
 
 namespace qkv {
 
+void add_eval_kld(CLI::App& eval);     // eval_kld.cpp
 void add_eval_logits(CLI::App& eval);  // eval_logits.cpp
 void add_eval_ppl(CLI::App& eval);     // eval_ppl.cpp
 void add_eval_tasks(CLI::App& eval);   // eval_tasks.cpp

@@ -7,6 +7,7 @@
 
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
+#include "qkv/eval/divergence.h"
 #include "qkv/formats/checkpoint.h"
 #include "qkv/tensor/autograd.h"
 
@@ -50,30 +51,6 @@ int64_t unmasked(const std::vector<std::vector<int32_t>>& rows, const std::vecto
                  size_t row) {
   if (mask.empty()) return static_cast<int64_t>(rows[row].size());
   return std::count(mask[row].begin(), mask[row].end(), 1);
-}
-
-struct RowStatistics {
-  double kl = 0;
-  bool same_top = false;
-};
-
-RowStatistics compare_distributions(const float* found, const float* expected, int64_t n) {
-  const auto log_sum = [n](const float* x) {
-    const double largest = static_cast<double>(*std::max_element(x, x + n));
-    double sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += std::exp(static_cast<double>(x[i]) - largest);
-    return largest + std::log(sum);
-  };
-  const double found_sum = log_sum(found), expected_sum = log_sum(expected);
-  RowStatistics result;
-  for (int64_t i = 0; i < n; ++i) {
-    const double p = static_cast<double>(expected[i]) - expected_sum,
-                 q = static_cast<double>(found[i]) - found_sum;
-    if (std::isfinite(p)) result.kl += std::exp(p) * (p - q);
-  }
-  result.same_top =
-      std::max_element(found, found + n) - found == std::max_element(expected, expected + n) - expected;
-  return result;
 }
 
 }  // namespace
@@ -173,7 +150,7 @@ std::vector<OutputComparison> compare_outputs(const NamedTensors& found, const s
         sum += difference;
       }
       if (is_logits) {
-        const RowStatistics statistics = compare_distributions(a, b, cols);
+        const RowDivergence statistics = compare_rows(a, b, cols, 0);
         result.mean_kl += statistics.kl;
         result.same_top += statistics.same_top ? 1 : 0;
       }

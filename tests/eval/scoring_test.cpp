@@ -85,7 +85,7 @@ TEST(Perplexity, AdjacentWindowsCountTheirSecondHalves) {
   const Bundle bundle = byte_bundle();
   const std::string text =
       "It was a bright cold day in April, and the clocks were striking thirteen.";  // 73 bytes
-  PerplexityOptions options;
+  WindowOptions options;
   options.context = 16;
   for (int64_t batch_tokens : {16, 1000}) {
     options.batch_tokens = batch_tokens;
@@ -108,7 +108,7 @@ TEST(Perplexity, AdjacentWindowsCountTheirSecondHalves) {
 TEST(Perplexity, SlidingWindowsCountEveryTokenOnce) {
   const Bundle bundle = byte_bundle();
   const std::string text = "It was a bright cold day in April, and the clocks were striking thirteen.";
-  PerplexityOptions options;
+  WindowOptions options;
   options.context = 20;
   options.stride = 7;
   const Perplexity result = measure_perplexity(*bundle.model, *bundle.tokenizer, text, options);
@@ -127,10 +127,10 @@ TEST(Perplexity, SlidingWindowsCountEveryTokenOnce) {
 
 TEST(Perplexity, RefusesTextsThatAreTooShort) {
   const Bundle bundle = byte_bundle();
-  PerplexityOptions options;
+  WindowOptions options;
   options.context = 32;
   EXPECT_EQ(error_of([&] { measure_perplexity(*bundle.model, *bundle.tokenizer, "short", options); }),
-            "perplexity: expected at least 64 tokens (two windows of 32), found 5");
+            "text: expected at least 64 tokens (two windows of 32), found 5");
   options.context = 1000;
   EXPECT_NE(error_of([&] {
               measure_perplexity(*bundle.model, *bundle.tokenizer, "short", options);
