@@ -12,6 +12,7 @@
 #include "qkv/core/utf8.h"
 #include "qkv/formats/checkpoint.h"
 #include "qkv/formats/content.h"
+#include "qkv/formats/qkv_file.h"
 #include "qkv/models/checkpoint_tokenizer.h"
 #include "qkv/models/registry.h"
 #include "qkv/models/tensor_statistics.h"
@@ -167,6 +168,22 @@ void add_architecture(const Checkpoint& checkpoint, Json& json) {
   }
 }
 
+// How a .qkv file is compressed.
+void add_codecs(const Checkpoint& checkpoint, Json& json) {
+  const auto* file = dynamic_cast<const QkvFile*>(&checkpoint.stored());
+  if (file == nullptr) return;
+  uint64_t bytes = 0, stored = 0;
+  Json codecs = Json::object();
+  for (const auto& share : file->codec_shares()) {
+    if (share.chunks == 0) continue;
+    codecs[share.codec] = {
+        {"chunks", share.chunks}, {"bytes", share.bytes}, {"stored_bytes", share.stored_bytes}};
+    bytes += share.bytes;
+    stored += share.stored_bytes;
+  }
+  json["storage"] = {{"bytes", bytes}, {"stored_bytes", stored}, {"codecs", std::move(codecs)}};
+}
+
 Json model_json(const ModelInfoRequest& request) {
   const auto checkpoint = open_checkpoint(request.path);
   Json json;
@@ -189,6 +206,7 @@ Json model_json(const ModelInfoRequest& request) {
   json["parameters"] = parameters;
   json["bytes"] = checkpoint->total_bytes();
   json["tensor_count"] = checkpoint->entries().size();
+  add_codecs(*checkpoint, json);
   for (const auto& [type, total] : by_type) {
     json["types"][type] = {
         {"tensors", total.tensors}, {"parameters", total.parameters}, {"bytes", total.bytes}};
@@ -281,6 +299,20 @@ void print_histogram(const Json& histogram) {
   }
 }
 
+void print_storage(const Json& storage) {
+  const auto percent = [](const Json& part) {
+    return 100 * part["stored_bytes"].get<double>() / std::max(1.0, part["bytes"].get<double>());
+  };
+  line("stored as", fmt::format("{} of {}, {:.2f} %", format_bytes(storage["stored_bytes"].get<uint64_t>()),
+                                format_bytes(storage["bytes"].get<uint64_t>()), percent(storage)));
+  for (const auto& [codec, share] : storage["codecs"].items()) {
+    line("  " + codec,
+         fmt::format("{} of {} in {} chunks, {:.2f} %", format_bytes(share["stored_bytes"].get<uint64_t>()),
+                     format_bytes(share["bytes"].get<uint64_t>()), share["chunks"].get<uint64_t>(),
+                     percent(share)));
+  }
+}
+
 void print_text(const Json& json) {
   line("model", fmt::format("{} ({})", text_of(json, "path"), text_of(json, "format")));
   if (json.contains("model_type")) {
@@ -303,6 +335,7 @@ void print_text(const Json& json) {
                        total["tensors"].get<uint64_t>(), format_bytes(total["bytes"].get<uint64_t>())));
     }
   }
+  if (json.contains("storage")) print_storage(json["storage"]);
   if (json.contains("tokenizer")) {
     const Json& tokenizer = json["tokenizer"];
     std::string stops;

@@ -52,12 +52,26 @@ std::string_view codec_name(CodecId codec) {
   return kNames[static_cast<size_t>(codec)];
 }
 
+uint64_t largest_expansion(CodecId codec) {
+  switch (codec) {
+    case CodecId::raw:
+      return 1;
+    case CodecId::dictionary:
+      return 4;  // indices of four bits for words of sixteen
+    case CodecId::split:
+      return 16;  // two coded fields of one bit each, at least, for words of sixteen; one for bytes
+    case CodecId::zstd:
+      return 32768;  // a block of 128 KiB takes four bytes at least
+  }
+  return 1;
+}
+
 struct ChunkEncoder::Scratch {
   SplitScratch split;
   std::vector<std::byte> sample, trial, best;
 };
 
-ChunkEncoder::ChunkEncoder(const EncodeOptions& options)
+ChunkEncoder::ChunkEncoder(const CodecOptions& options)
     : options_(options), scratch_(std::make_unique<Scratch>()) {}
 ChunkEncoder::~ChunkEncoder() = default;
 
@@ -106,11 +120,12 @@ std::vector<CodecId> ChunkEncoder::candidates(std::span<const std::byte> raw, El
 
 ChunkEncoder::Result ChunkEncoder::encode(std::span<const std::byte> raw, Elements elements) {
   Result result{CodecId::raw, raw};
+  size_t limit = static_cast<size_t>(static_cast<double>(raw.size()) * (1 - options_.least_saving));
   for (const CodecId codec : candidates(raw, elements)) {
-    if (!encode_by(codec, raw, elements, scratch_->trial) || scratch_->trial.size() >= result.data.size())
-      continue;
+    if (!encode_by(codec, raw, elements, scratch_->trial) || scratch_->trial.size() > limit) continue;
     std::swap(scratch_->trial, scratch_->best);
     result = {codec, scratch_->best};
+    limit = result.data.size() - 1;
   }
   return result;
 }

@@ -22,6 +22,8 @@ namespace qkv {
 enum class CodecId : uint16_t { raw = 0, dictionary = 1, split = 2, zstd = 3 };
 constexpr int kCodecCount = 4;
 std::string_view codec_name(CodecId codec);
+// Bytes that one encoded byte can stand for at most: bounds what damaged or hostile sizes can ask for.
+uint64_t largest_expansion(CodecId codec);
 
 // What the bytes are: which fields can be told apart.
 enum class Elements : uint8_t {
@@ -30,9 +32,12 @@ enum class Elements : uint8_t {
   words32,  // f32
 };
 
-struct EncodeOptions {
+struct CodecOptions {
   bool dictionary = true, split = true, zstd = true;  // codecs that may be used; raw always may
   int zstd_level = 3;
+  // A chunk that would not get smaller by this share is stored raw: reading it costs nothing then, and a
+  // tensor of raw chunks is used where it lies in the file.
+  double least_saving = 1.0 / 256;
   // Codecs are first tried on a sample; those whose sample is this much larger than the best are dropped. 0
   // tries all in full.
   double patience = 1.1;
@@ -43,7 +48,7 @@ struct EncodeOptions {
 // Encodes chunks one after the other with the same memory; one per thread.
 class ChunkEncoder {
  public:
-  explicit ChunkEncoder(const EncodeOptions& options = {});
+  explicit ChunkEncoder(const CodecOptions& options = {});
   ~ChunkEncoder();
   ChunkEncoder(const ChunkEncoder&) = delete;
   ChunkEncoder& operator=(const ChunkEncoder&) = delete;
@@ -52,7 +57,7 @@ class ChunkEncoder {
     CodecId codec = CodecId::raw;
     std::span<const std::byte> data;  // valid until the next call; the chunk itself if it is stored raw
   };
-  // The smallest form of the chunk, never larger than the chunk.
+  // The smallest form of the chunk, or the chunk.
   Result encode(std::span<const std::byte> raw, Elements elements);
 
  private:
@@ -60,7 +65,7 @@ class ChunkEncoder {
   bool encode_by(CodecId codec, std::span<const std::byte> raw, Elements elements,
                  std::vector<std::byte>& out);
   std::vector<CodecId> candidates(std::span<const std::byte> raw, Elements elements);
-  EncodeOptions options_;
+  CodecOptions options_;
   std::unique_ptr<Scratch> scratch_;
 };
 

@@ -1,25 +1,38 @@
 #include "qkv/formats/qkv_codecs.h"
 
-#include <cstring>
+#include <array>
 
+#include "qkv/codec/codec.h"
 #include "qkv/core/error.h"
 
 namespace qkv {
 namespace {
 
-void decode_raw(std::span<const std::byte> encoded, std::span<const std::byte>, std::span<std::byte> raw) {
-  require(encoded.size() == raw.size(), "expected {} bytes, found {}", raw.size(), encoded.size());
-  if (!raw.empty()) std::memcpy(raw.data(), encoded.data(), raw.size());
+template <CodecId kCodec>
+void decode(std::span<const std::byte> encoded, std::span<const std::byte> parameters,
+            std::span<std::byte> raw) {
+  require(parameters.empty(), "expected a codec without parameters, found {} bytes of them",
+          parameters.size());
+  if (raw.empty() && encoded.empty()) return;
+  try {
+    decode_chunk(kCodec, encoded, raw);
+  } catch (const Error& error) {
+    const std::string_view sentence = error.what(), subject = "[codec] ";
+    fail("{}", sentence.substr(sentence.starts_with(subject) ? subject.size() : 0));
+  }
 }
 
-constexpr ChunkCodec kCodecs[] = {
-    {kRawCodec, decode_raw},
-};
+template <CodecId kCodec>
+ChunkCodec row() {
+  return {codec_name(kCodec), largest_expansion(kCodec), decode<kCodec>};
+}
 
 }  // namespace
 
 const ChunkCodec* find_chunk_codec(std::string_view name) {
-  for (const auto& codec : kCodecs) {
+  static const std::array<ChunkCodec, kCodecCount> codecs = {row<CodecId::raw>(), row<CodecId::dictionary>(),
+                                                             row<CodecId::split>(), row<CodecId::zstd>()};
+  for (const auto& codec : codecs) {
     if (codec.name == name) return &codec;
   }
   return nullptr;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string_view>
 
@@ -10,6 +11,9 @@ namespace qkv {
 
 struct ChunkCodec {
   std::string_view name;
+  // How many bytes one encoded byte can stand for: a chunk that claims more is damaged, which is known before
+  // anything is allocated for it.
+  uint64_t largest_expansion;
   // Fills `raw`, whose size is known from the directory. Throws Error (a sentence without a subject) if the
   // bytes are not an encoding of exactly so many.
   void (*decode)(std::span<const std::byte> encoded, std::span<const std::byte> parameters,

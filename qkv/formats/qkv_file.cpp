@@ -108,12 +108,8 @@ std::optional<std::string> QkvFile::file(std::string_view name) const {
   const auto record = std::find_if(directory_.files.begin(), directory_.files.end(),
                                    [&](const QkvRecord& candidate) { return candidate.entry.name == name; });
   if (record == directory_.files.end()) return std::nullopt;
-  const std::string subject = subject_of("file", *record);
-  for (size_t i = 0; i < record->chunks.size(); ++i) {
-    const std::string damage = chunk_damage(file_->bytes(), record->chunks[i], i);
-    require(damage.empty(), "[qkv] {}: {}: {}", path(), subject, damage);
-  }
-  const Tensor bytes = decode_qkv_record(file_->bytes(), directory_, *record, subject, path());
+  const Tensor bytes =
+      decode_qkv_record(file_->bytes(), directory_, *record, subject_of("file", *record), path());
   return std::string(reinterpret_cast<const char*>(bytes.raw()), bytes.bytes());
 }
 
@@ -124,6 +120,24 @@ std::unique_ptr<const Json> QkvFile::parsed_file(std::string_view name) const {
   require(json->is_object(), "[qkv] {}: file '{}': expected an object, found {}", path(), name,
           json->type_name());
   return json;
+}
+
+std::vector<QkvFile::CodecShare> QkvFile::codec_shares() const {
+  std::vector<CodecShare> shares;
+  for (const QkvCodec& codec : directory_.codecs) shares.push_back({codec.name});
+  for (const auto* records : {&directory_.files, &directory_.tensors}) {
+    for (const QkvRecord& record : *records) {
+      uint64_t left = record.stored_bytes();
+      for (const QkvChunk& chunk : record.chunks) {
+        CodecShare& share = shares[chunk.codec];
+        ++share.chunks;
+        share.bytes += std::min(left, record.chunk_bytes);
+        share.stored_bytes += chunk.encoded_bytes;
+        left -= std::min(left, record.chunk_bytes);
+      }
+    }
+  }
+  return shares;
 }
 
 std::vector<std::string> QkvFile::verify() const {

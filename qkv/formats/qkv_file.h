@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "qkv/codec/codec.h"
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/mapped_file.h"
 #include "qkv/formats/checkpoint.h"
@@ -36,9 +37,16 @@ class QkvFile final : public Checkpoint {
   const Json* config() const override { return config_.get(); }
   const Json* generation_config() const override { return generation_config_.get(); }
   std::vector<std::string> file_names() const override;
-  // Checks the file's checksums first: throws Error if it is damaged.
+  // Throws Error if its checksums say that it is damaged.
   std::optional<std::string> file(std::string_view name) const override;
   bool has_checksums() const override { return true; }
+  // What each of the file's codecs holds, embedded files included.
+  struct CodecShare {
+    std::string codec;
+    uint64_t chunks = 0;
+    uint64_t bytes = 0, stored_bytes = 0;  // decoded, and in the file
+  };
+  std::vector<CodecShare> codec_shares() const;
   // `[qkv] <path>: tensor 'x': chunk 3 at offset 3145792: expected the checksum ..., found ...`.
   std::vector<std::string> verify() const override;
 
@@ -58,9 +66,11 @@ struct QkvWriterOptions {
   uint32_t alignment = kQkvDefaultAlignment;  // of every tensor, from the start of the file
   uint64_t chunk_bytes = uint64_t{1} << 20;   // at most; whole rows where a row fits
   uint64_t row_alignment = 1;                 // rows are padded to a multiple; readers then copy the tensor
+  std::optional<CodecOptions> lossless = {};  // how chunks are compressed; nothing: they are not
 };
 
-// Streams tensors into a file that appears on finish(). Never holds more than the tensor being written.
+// Streams tensors into a file that appears on finish(). Never holds more than the tensor being written and a
+// few chunks. The file is the same for any number of threads.
 class QkvWriter {
  public:
   // `entries` give the name, type and shape of everything that will be written, in this order; `files` are
@@ -84,6 +94,7 @@ class QkvWriter {
   QkvWriterOptions options_;
   QkvDirectory directory_;
   AtomicFile file_;
+  std::vector<std::unique_ptr<ChunkEncoder>> encoders_;  // one per thread, if chunks are compressed
 };
 
 }  // namespace qkv

@@ -121,6 +121,7 @@ class DirectoryReader {
       codec.name = reader_.sized_text("codec name");
       codec.parameters = reader_.sized_text("codec parameters");
       require(!codec.name.empty(), "{}: codec {}: expected a name, found an empty one", reader_.where(), i);
+      codecs_.push_back(find_chunk_codec(codec.name));
       directory_.codecs.push_back(std::move(codec));
     }
   }
@@ -219,8 +220,12 @@ class DirectoryReader {
              subject(), directory_.offset, chunk.encoded_bytes, offset);
       }
       const uint64_t raw = std::min(record.chunk_bytes, stored - i * record.chunk_bytes);
-      if (directory_.codecs[chunk.codec].name == kRawCodec && chunk.encoded_bytes != raw) {
-        fail("{}: expected {} bytes, found {}", subject(), raw, chunk.encoded_bytes);
+      if (const ChunkCodec* codec = codecs_[chunk.codec]; codec != nullptr) {
+        if (codec->name == kRawCodec && chunk.encoded_bytes != raw)
+          fail("{}: expected {} bytes, found {}", subject(), raw, chunk.encoded_bytes);
+        if (chunk.encoded_bytes < raw / codec->largest_expansion)
+          fail("{}: expected at least {} bytes, as the codec '{}' makes at most {} of one, found {}", subject(),
+               raw / codec->largest_expansion, codec->name, codec->largest_expansion, chunk.encoded_bytes);
       }
       offset += chunk.encoded_bytes;
       record.chunks.push_back(chunk);
@@ -231,6 +236,7 @@ class DirectoryReader {
   ByteReader reader_;
   uint64_t position_;  // where the data of the record before end
   std::string here_;
+  std::vector<const ChunkCodec*> codecs_;  // of the directory's; null: unknown
   QkvDirectory directory_;
 };
 
@@ -353,6 +359,8 @@ Tensor decode_qkv_record(std::span<const std::byte> file, const QkvDirectory& di
     const std::string& parameters = directory.codecs[chunk.codec].parameters;
     const uint64_t begin = static_cast<uint64_t>(item) * record.chunk_bytes;
     const uint64_t size = std::min(record.chunk_bytes, record.stored_bytes() - begin);
+    const std::string damage = chunk_damage(file, chunk, static_cast<size_t>(item));
+    require(damage.empty(), "[qkv] {}: {}: {}", where, subject, damage);
     std::vector<std::byte> stored(padded ? size : 0);
     const std::span<std::byte> raw = padded ? std::span(stored) : out.subspan(begin, size);
     try {

@@ -79,8 +79,9 @@ inline uint64_t qkv_checksum(std::string_view bytes) {
 
 // True if the record's bytes lie in the file as its tensor has them: nothing encoded, no padding in rows.
 bool is_plain(const QkvDirectory& directory, const QkvRecord& record);
-// The record's tensor, decoded and without padding, in memory of its own. `subject` ("tensor 'x'") names it
-// in errors. Throws Error for a codec that this program does not know, before anything is allocated.
+// The record's tensor, decoded and without padding, in memory of its own: in parallel, each chunk's checksum
+// first. `subject` ("tensor 'x'") names it in errors. Throws Error for a codec that this program does not
+// know, before anything is allocated.
 Tensor decode_qkv_record(std::span<const std::byte> file, const QkvDirectory& directory,
                          const QkvRecord& record, std::string_view subject, std::string_view where);
 // "chunk 3 at offset 3145792: ..." if the chunk's bytes are not those that were written; empty if they are.

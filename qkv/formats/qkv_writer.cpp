@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <bit>
 
 #include "qkv/core/error.h"
+#include "qkv/core/parallel.h"
 #include "qkv/formats/byte_reader.h"
 #include "qkv/formats/content.h"
 #include "qkv/formats/qkv_codecs.h"
@@ -24,6 +26,37 @@ uint64_t chunk_size(uint64_t row_bytes, uint64_t block_bytes, uint64_t limit) {
   return std::max(limit / unit, uint64_t{1}) * unit;
 }
 
+// A record's data as they are stored: rows, each followed by zeros up to row_bytes, cut into chunks.
+struct StoredRows {
+  std::span<const std::byte> data;
+  uint64_t row, row_bytes, chunk_bytes, bytes;
+
+  uint64_t chunks() const { return (bytes + chunk_bytes - 1) / chunk_bytes; }
+  // `padded` holds it where rows have padding.
+  std::span<const std::byte> chunk(uint64_t number, std::string& padded) const {
+    const uint64_t begin = number * chunk_bytes, size = std::min(chunk_bytes, bytes - begin);
+    if (row_bytes == row) return data.subspan(begin, size);
+    padded.clear();
+    for (uint64_t position = begin; position < begin + size;) {
+      const uint64_t within = position % row_bytes;
+      const uint64_t step = std::min(row_bytes - within, begin + size - position);
+      const uint64_t used = within < row ? std::min(step, row - within) : 0;
+      const auto source = data.subspan(position / row_bytes * row + std::min(within, row), used);
+      padded.append(reinterpret_cast<const char*>(source.data()), used);
+      padded.append(step - used, '\0');
+      position += step;
+    }
+    return std::as_bytes(std::span(padded.data(), padded.size()));
+  }
+};
+
+Elements elements_of(DType type) {
+  if (traits(type).block_length > 1) return Elements::bytes;
+  return traits(type).block_bytes == 2   ? Elements::words16
+         : traits(type).block_bytes == 4 ? Elements::words32
+                                         : Elements::bytes;
+}
+
 }  // namespace
 
 QkvWriter::QkvWriter(std::string path, std::vector<TensorEntry> entries, Metadata metadata,
@@ -39,6 +72,12 @@ QkvWriter::QkvWriter(std::string path, std::vector<TensorEntry> entries, Metadat
       sequence_.path(), kQkvLargestAlignment, options.chunk_bytes, options.row_alignment);
   directory_.alignment = options.alignment;
   directory_.codecs.push_back({std::string(kRawCodec), ""});
+  if (options_.lossless) {
+    for (int codec = 1; codec < kCodecCount; ++codec)
+      directory_.codecs.push_back({std::string(codec_name(static_cast<CodecId>(codec))), ""});
+    for (int thread = 0; thread < num_threads(); ++thread)
+      encoders_.push_back(std::make_unique<ChunkEncoder>(*options_.lossless));
+  }
   directory_.metadata = std::move(metadata);
   for (const auto& entry : sequence_.entries()) directory_.tensors.push_back({entry, 0, 1, 0, {}});
   for (const auto& [name, content] : files) {
@@ -68,28 +107,44 @@ QkvRecord QkvWriter::append(const TensorEntry& entry, std::span<const std::byte>
   record.offset = aligned_up(file_.size(), options_.alignment);
   file_.write(std::string(record.offset - file_.size(), '\0'));
 
-  const uint64_t stored = record.stored_bytes();
-  std::string padded;
-  for (uint64_t begin = 0; begin < stored; begin += record.chunk_bytes) {
-    const uint64_t size = std::min(record.chunk_bytes, stored - begin);
-    std::span<const std::byte> chunk;
-    if (record.row_bytes == row) {
-      chunk = data.subspan(begin, size);
-    } else {  // byte by row: only files that ask for padding take this way
-      padded.clear();
-      for (uint64_t position = begin; position < begin + size;) {
-        const uint64_t within = position % record.row_bytes;
-        const uint64_t step = std::min(record.row_bytes - within, begin + size - position);
-        const uint64_t used = within < row ? std::min(step, row - within) : 0;
-        const auto source = data.subspan(position / record.row_bytes * row + std::min(within, row), used);
-        padded.append(reinterpret_cast<const char*>(source.data()), used);
-        padded.append(step - used, '\0');
-        position += step;
-      }
-      chunk = std::as_bytes(std::span(padded.data(), padded.size()));
+  const StoredRows stored{data, row, record.row_bytes, record.chunk_bytes, record.stored_bytes()};
+  const auto add = [&](uint32_t codec, std::span<const std::byte> bytes, uint64_t checksum) {
+    record.chunks.push_back({codec, bytes.size(), checksum, file_.size()});
+    file_.write(bytes);
+  };
+  if (encoders_.empty()) {
+    std::string padded;
+    for (uint64_t i = 0; i < stored.chunks(); ++i) {
+      const auto chunk = stored.chunk(i, padded);
+      add(0, chunk, qkv_checksum(chunk));
     }
-    record.chunks.push_back({0, size, qkv_checksum(chunk), file_.size()});
-    file_.write(chunk);
+    return record;
+  }
+  struct Encoded {
+    CodecId codec = CodecId::raw;
+    std::string padded;
+    std::vector<std::byte> bytes;
+    std::span<const std::byte> form;  // of `bytes`, or the chunk as it is
+    uint64_t checksum = 0;
+  };
+  // Several chunks per thread, so that none waits long for the others.
+  std::vector<Encoded> batch(encoders_.size() * 4);
+  for (uint64_t begin = 0; begin < stored.chunks(); begin += batch.size()) {
+    const uint64_t count = std::min<uint64_t>(batch.size(), stored.chunks() - begin);
+    parallel_items(static_cast<int64_t>(count), [&](int64_t item, int thread) {
+      Encoded& encoded = batch[static_cast<size_t>(item)];
+      const auto chunk = stored.chunk(begin + static_cast<uint64_t>(item), encoded.padded);
+      const auto result = encoders_[static_cast<size_t>(thread)]->encode(chunk, elements_of(entry.type));
+      encoded.codec = result.codec;
+      encoded.form = chunk;
+      if (result.codec != CodecId::raw) {
+        encoded.bytes.assign(result.data.begin(), result.data.end());
+        encoded.form = encoded.bytes;
+      }
+      encoded.checksum = qkv_checksum(encoded.form);
+    });
+    for (uint64_t i = 0; i < count; ++i)
+      add(static_cast<uint32_t>(batch[i].codec), batch[i].form, batch[i].checksum);
   }
   return record;
 }

@@ -116,9 +116,13 @@ void write_container(Container container, const std::string& output, const std::
           output, entries, plan.metadata, [&](const TensorEntry& entry) { return delivery.next(entry); },
           options.max_file_bytes.value_or(UINT64_MAX));
       return;
-    case Container::qkv:
-      return stream(QkvWriter(output, entries, plan.metadata, {plan.files.begin(), plan.files.end()}),
-                    delivery);
+    case Container::qkv: {
+      QkvWriterOptions writing;
+      writing.lossless = options.lossless;
+      return stream(
+          QkvWriter(output, entries, plan.metadata, {plan.files.begin(), plan.files.end()}, writing),
+          delivery);
+    }
   }
 }
 
@@ -188,6 +192,9 @@ ConvertReport convert_checkpoint(const Checkpoint& source, const std::string& ou
   std::string output = output_path;
   while (output.size() > 1 && output.back() == '/') output.pop_back();
   const Container container = output == output_path ? container_of(output) : Container::huggingface;
+  require(!options.lossless || container == Container::qkv,
+          "{}: lossless compression: expected the name of a .qkv file, found that of {}", output,
+          container_name(container));
   require_free_place(source.path(), output, container);
   ConversionPlan plan = plan_conversion(source, container, options.type);
 
@@ -201,12 +208,16 @@ ConvertReport convert_checkpoint(const Checkpoint& source, const std::string& ou
   report.tensors = entries.size();
   uint64_t beside = 0;
   for (const auto& [name, content] : plan.files) beside += content.size();
-  require_room(output, report.bytes + beside);
+  // How much smaller a compressed file gets is known when it is written; a full disk is reported then.
+  if (!options.lossless) require_room(output, report.bytes + beside);
   if (options.planned) options.planned(container, report.bytes, report.tensors);
 
   Delivery delivery(source, plan, options);
   write_container(container, output, entries, plan, delivery, options);
   delivery.release();
+  std::error_code unknown;
+  if (container != Container::huggingface) report.file_bytes = fs::file_size(output, unknown);
+  if (unknown) report.file_bytes = 0;  // split into several
   if (!options.manifest.empty()) {
     save_json(options.manifest,
               {{"source", source.path()}, {"output", output}, {"tensors", delivery.manifest()}});

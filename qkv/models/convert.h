@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "qkv/codec/codec.h"
 #include "qkv/models/conversion_plan.h"
 
 namespace qkv {
@@ -15,6 +16,8 @@ struct ConvertOptions {
   std::optional<DType> type;  // see plan_conversion()
   std::optional<uint64_t>
       max_file_bytes;    // of data in one file; 5 GB for Hugging Face directories, none for GGUF
+  // Compresses what goes into a .qkv file; Error for any other container.
+  std::optional<CodecOptions> lossless = {};
   std::string manifest;  // where to write the tensors' hashes; empty: nowhere
   // Called once when it is clear what will be written.
   std::function<void(Container container, uint64_t bytes, size_t tensors)> planned = {};
@@ -24,7 +27,8 @@ struct ConvertOptions {
 
 struct ConvertReport {
   Container container = Container::huggingface;
-  uint64_t bytes = 0;  // of tensors
+  uint64_t bytes = 0;       // of tensors
+  uint64_t file_bytes = 0;  // of the file, if it is a single one
   size_t tensors = 0;
   std::vector<std::string> notes;
 };

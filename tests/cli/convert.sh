@@ -21,6 +21,25 @@ for file in config.json tokenizer.json tokenizer_config.json; do
 done
 accepted "$qkv" generate model.qkv --prompt "the cat" --max-tokens 3
 
+# Without loss, by every codec; and back.
+for codec in auto raw dictionary split zstd; do
+  accepted "$qkv" convert model packed.qkv --lossless --codec $codec
+  out_has "in the file ("
+  accepted "$qkv" convert packed.qkv unpacked --manifest unpacked.json
+  [ "$(hashes first.json)" = "$(hashes unpacked.json)" ] || complain "tensors changed by codec $codec"
+  cmp model/tokenizer.json unpacked/tokenizer.json || complain "tokenizer.json changed by codec $codec"
+  rm -r unpacked
+done
+accepted "$qkv" info packed.qkv
+out_has "stored as"
+out_has "  zstd "
+accepted "$qkv" info packed.qkv --json
+out_has '"stored_bytes"'
+accepted "$qkv" generate packed.qkv --prompt "the cat" --max-tokens 3
+refused "lossless compression: expected the name of a .qkv file" "$qkv" convert model out.gguf --lossless
+refused "--codec: expected beside --lossless" "$qkv" convert model out.qkv --codec zstd
+refused "--codec: expected one of auto, raw, dictionary, split, zstd, found 'zst'" "$qkv" convert model out.qkv --lossless --codec zst
+
 # Types, shards, machine-readable results.
 accepted "$qkv" convert model small --dtype bf16 --max-shard-size 4KB --json
 out_has '"tensors":11'

@@ -58,7 +58,7 @@ Bytes sparse_f32(size_t n) {
   return made<float>(n, [&] { return rng.next_u32() % 16 == 0 ? rng.normal() : 0.0f; });
 }
 
-double round_trip(const Bytes& raw, Elements elements, const EncodeOptions& options,
+double round_trip(const Bytes& raw, Elements elements, const CodecOptions& options,
                   CodecId* codec = nullptr) {
   ChunkEncoder encoder(options);
   const auto encoded = encoder.encode(raw, elements);
@@ -70,8 +70,8 @@ double round_trip(const Bytes& raw, Elements elements, const EncodeOptions& opti
   return static_cast<double>(encoded.data.size()) / static_cast<double>(std::max<size_t>(1, raw.size()));
 }
 
-EncodeOptions only(bool dictionary, bool split, bool zstd) {
-  EncodeOptions options;
+CodecOptions only(bool dictionary, bool split, bool zstd) {
+  CodecOptions options;
   options.dictionary = dictionary;
   options.split = split;
   options.zstd = zstd;
@@ -79,7 +79,7 @@ EncodeOptions only(bool dictionary, bool split, bool zstd) {
 }
 
 TEST(Codec, EveryBitComesBack) {
-  const EncodeOptions all[] = {only(true, true, true), only(true, false, false), only(false, true, false),
+  const CodecOptions all[] = {only(true, true, true), only(true, false, false), only(false, true, false),
                                only(false, false, true), only(false, false, false)};
   for (const auto& options : all) {
     for (Elements elements : {Elements::bytes, Elements::words16, Elements::words32}) {
@@ -116,7 +116,7 @@ TEST(Codec, GaussianBf16ReachesTheEntropyOfItsPlanes) {
   EXPECT_NEAR(plane_entropy_share(raw, Elements::words16), 0.6573,
               0.001);  // of Gaussian numbers, by integration
   // The codebook alone: what the distribution allows it.
-  EncodeOptions dictionary = only(true, false, false);
+  CodecOptions dictionary = only(true, false, false);
   dictionary.dictionary_entries = 256;
   EXPECT_NEAR(round_trip(raw, Elements::words16, dictionary), 0.892, 0.01);
   dictionary.dictionary_entries = 1024;
