@@ -117,9 +117,21 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
   for (size_t s = 0; s < pass.states.size(); ++s) {
     pass.states[s]->length += pass.sequences.offsets[s + 1] - pass.sequences.offsets[s];
   }
+  return finish(x, pass);
+}
+
+Tensor Decoder::finish(Tensor x, const Pass& pass) const {
   if (norm_) x = norm_->forward(x);
   x = ops::cast(x, pass.compute_type);
   return project_out_ ? project_out_->forward(x) : x;
+}
+
+Tensor Decoder::run_layer(size_t layer, const Tensor& x, const Pass& pass) const {
+  require(!pass.incremental(), "{}: expected whole sequences, found some with a past", config_.info.model_type);
+  const int index = config_.layers.empty() ? 0 : config_.layers.at(layer).rope;
+  if (ropes_.empty() || index < 0) return blocks_.at(layer)->forward(x, pass, nullptr, layer);
+  const ops::RopeTable table = ropes_.at(static_cast<size_t>(index)).table(pass.positions, pass.sequences);
+  return blocks_.at(layer)->forward(x, pass, &table, layer);
 }
 
 Tensor Decoder::head_input(const Tensor& hidden) const {
@@ -167,6 +179,15 @@ void Decoder::visit(const std::string& prefix, const ParameterVisitor& visitor) 
   if (head_norm_) head_norm_->visit(prefix + "head_norm.", visitor);
   if (head_.defined()) visitor(prefix + "head.weight", head_);
   if (head_bias_.defined()) visitor(prefix + "head.bias", head_bias_);
+}
+
+void Decoder::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  if (project_in_) project_in_->visit_linears(prefix + "project_in.", visitor);
+  for (size_t i = 0; i < blocks_.size(); ++i)
+    blocks_[i]->visit_linears(prefix + "blocks." + std::to_string(i) + ".", visitor);
+  if (project_out_) project_out_->visit_linears(prefix + "project_out.", visitor);
+  if (pooler_) pooler_->visit_linears(prefix + "pooler.", visitor);
+  if (head_dense_) head_dense_->visit_linears(prefix + "head_dense.", visitor);
 }
 
 }  // namespace qkv

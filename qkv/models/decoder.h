@@ -67,10 +67,16 @@ class Decoder : public Model {
   std::vector<WeightRow> weight_table() const override { return table_; }
   Json hf_config() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
   const DecoderConfig& config() const { return config_; }
 
- private:
+  // forward() in pieces, for what goes through a model layer by layer: what enters layer 0 (T, C), what leaves a layer
+  // that x (T, C) enters, and what forward() makes of the last layer's. Whole sequences only.
   Tensor embed(const std::vector<int32_t>& tokens, const Pass& pass) const;
+  Tensor run_layer(size_t layer, const Tensor& x, const Pass& pass) const;
+  Tensor finish(Tensor x, const Pass& pass) const;
+
+ private:
 
   DecoderConfig config_;
   std::vector<WeightRow> table_;

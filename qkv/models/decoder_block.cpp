@@ -69,4 +69,9 @@ void DecoderBlock::visit(const std::string& prefix, const ParameterVisitor& visi
   if (mlp_post_norm_) mlp_post_norm_->visit(prefix + "mlp_post_norm.", visitor);
 }
 
+void DecoderBlock::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  mixer_->visit_linears(prefix + mixer_name_ + ".", visitor);
+  if (feed_forward_) feed_forward_->visit_linears(prefix + "mlp.", visitor);
+}
+
 }  // namespace qkv

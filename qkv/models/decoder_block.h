@@ -43,6 +43,7 @@ class DecoderBlock : public Module {
   bool has_experts() const { return has_experts_; }
   std::unique_ptr<LayerState> make_state() const { return mixer_->make_state(); }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
   bool parallel_;

@@ -96,6 +96,13 @@ void SelfAttention::visit(const std::string& prefix, const ParameterVisitor& vis
   if (k_norm_) k_norm_->visit(prefix + "k_norm.", visitor);
 }
 
+void SelfAttention::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  q_.visit_linears(prefix + "q.", visitor);
+  k_.visit_linears(prefix + "k.", visitor);
+  v_.visit_linears(prefix + "v.", visitor);
+  out_.visit_linears(prefix + "out.", visitor);
+}
+
 std::vector<float> alibi_slopes(int n_heads, double max_bias) {
   int power = 1;
   while (2 * power <= n_heads) power *= 2;

@@ -40,6 +40,7 @@ class SelfAttention : public Mixer {
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
   std::unique_ptr<LayerState> make_state() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
   // q or k (T, heads * head_dim), as attention wants it.

@@ -24,4 +24,10 @@ void Mlp::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   down_.visit(prefix + "down.", visitor);
 }
 
+void Mlp::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  if (gate_) gate_->visit_linears(prefix + "gate.", visitor);
+  up_.visit_linears(prefix + "up.", visitor);
+  down_.visit_linears(prefix + "down.", visitor);
+}
+
 }  // namespace qkv

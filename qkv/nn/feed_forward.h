@@ -27,6 +27,7 @@ class Mlp : public FeedForward {
   explicit Mlp(const MlpConfig& config);
   Tensor forward(const Tensor& x, const Pass& pass) const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
   Activation activation_;

@@ -12,10 +12,15 @@ void Linear::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   if (bias_.defined()) visitor(prefix + "bias", bias_);
 }
 
-void Linear::set_weight(std::unique_ptr<Weight> weight) {
+void Linear::visit_linears(const std::string& prefix, const LinearVisitor& visitor) { visitor(prefix.substr(0, prefix.size() - 1), *this); }
+
+void Linear::set_weight(std::unique_ptr<Weight> weight) { exchange_weight(std::move(weight)); }
+
+std::unique_ptr<Weight> Linear::exchange_weight(std::unique_ptr<Weight> weight) {
   require(weight->shape() == weight_->shape(), "linear: expected a weight of shape {}, found {}", weight_->shape().str(),
           weight->shape().str());
-  weight_ = std::move(weight);
+  std::swap(weight_, weight);
+  return weight;
 }
 
 Activation activation_from_name(const std::string& name) {

@@ -14,10 +14,14 @@ class Linear : public Module {
   Linear(int64_t inputs, int64_t outputs, bool bias);
   Tensor forward(const Tensor& x) const { return weight_->apply(x, bias_); }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  // Itself; `prefix` ends with a dot, which its name does not.
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
   Weight& weight() { return *weight_; }
   const Weight& weight() const { return *weight_; }
   // Puts another kind of weight of the same shape in place (quantized, adapted).
   void set_weight(std::unique_ptr<Weight> weight);
+  // The same, giving back the one that was there.
+  std::unique_ptr<Weight> exchange_weight(std::unique_ptr<Weight> weight);
 
  private:
   std::unique_ptr<Weight> weight_;

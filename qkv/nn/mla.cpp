@@ -122,4 +122,12 @@ void Mla::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   out_.visit(prefix + "out.", visitor);
 }
 
+void Mla::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  if (q_) q_->visit_linears(prefix + "q.", visitor);
+  if (q_a_) q_a_->visit_linears(prefix + "q_a.", visitor);
+  if (q_b_) q_b_->visit_linears(prefix + "q_b.", visitor);
+  kv_a_.visit_linears(prefix + "kv_a.", visitor);
+  out_.visit_linears(prefix + "out.", visitor);
+}
+
 }  // namespace qkv

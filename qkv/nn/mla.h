@@ -34,6 +34,7 @@ class Mla : public Mixer {
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
   std::unique_ptr<LayerState> make_state() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
   Tensor queries(const Tensor& x, const ops::RopeTable& rope) const;  // (T, n_heads * (nope + rope))

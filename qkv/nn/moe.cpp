@@ -188,4 +188,12 @@ void MixtureOfExperts::visit(const std::string& prefix, const ParameterVisitor& 
   if (shared_gate_) shared_gate_->visit(prefix + "shared_gate.", visitor);
 }
 
+void MixtureOfExperts::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  router_.visit_linears(prefix + "router.", visitor);
+  for (size_t e = 0; e < experts_.size(); ++e)
+    experts_[e]->visit_linears(prefix + "experts." + std::to_string(e) + ".", visitor);
+  if (shared_) shared_->visit_linears(prefix + "shared.", visitor);
+  if (shared_gate_) shared_gate_->visit_linears(prefix + "shared_gate.", visitor);
+}
+
 }  // namespace qkv

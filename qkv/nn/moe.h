@@ -56,6 +56,7 @@ class MixtureOfExperts : public FeedForward {
   // Tokens are grouped by expert: each expert sees its tokens in one product.
   Tensor forward(const Tensor& x, const Pass& pass) const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
   Tensor run_experts(const Tensor& x, const Routing& routing, const Pass& pass) const;

@@ -92,6 +92,14 @@ void Mamba::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   out_.visit(prefix + "out.", visitor);
 }
 
+void Mamba::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  in_.visit_linears(prefix + "in.", visitor);
+  gate_.visit_linears(prefix + "gate.", visitor);
+  parameters_.visit_linears(prefix + "parameters.", visitor);
+  dt_.visit_linears(prefix + "dt.", visitor);
+  out_.visit_linears(prefix + "out.", visitor);
+}
+
 Mamba2::Mamba2(const Mamba2Config& config)
     : config_(config),
       gate_(config.channels, config.inner(), config.bias),
@@ -154,6 +162,13 @@ void Mamba2::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   visitor(prefix + "skip", skip_);
   if (norm_.defined()) visitor(prefix + "norm.weight", norm_);
   out_.visit(prefix + "out.", visitor);
+}
+
+void Mamba2::visit_linears(const std::string& prefix, const LinearVisitor& visitor) {
+  gate_.visit_linears(prefix + "gate.", visitor);
+  in_.visit_linears(prefix + "in.", visitor);
+  dt_.visit_linears(prefix + "dt_in.", visitor);
+  out_.visit_linears(prefix + "out.", visitor);
 }
 
 bool initialize_ssm_parameter(const std::string& name, Tensor& parameter, Rng rng) {

@@ -44,6 +44,7 @@ class Mamba : public Mixer {
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
   std::unique_ptr<LayerState> make_state() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
   MambaConfig config_;
@@ -74,6 +75,7 @@ class Mamba2 : public Mixer {
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
   std::unique_ptr<LayerState> make_state() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
   Tensor gated_norm(const Tensor& y, const Tensor& z) const;
