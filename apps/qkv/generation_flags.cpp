@@ -13,7 +13,10 @@
 namespace qkv {
 
 void GenerationFlags::add_to(CLI::App& command) {
-  command.add_option("MODEL", model, "A Hugging Face directory or a .safetensors file")->required();
+  command
+      .add_option("MODEL", model,
+                  "A Hugging Face directory, or a .gguf, .qkv, .safetensors, .pt or llama2.c file")
+      ->required();
   command.add_option("--max-tokens", max_tokens, "Tokens to generate at most (default: 256)")->type_name("N");
   command
       .add_option("--temperature", temperature,

@@ -64,6 +64,24 @@ void restore_words(Json& json) {
   }
 }
 
+// The reverse of restore_words(); whether there was any.
+bool put_stand_ins(Json& json) {
+  bool any = false;
+  if (json.is_structured()) {
+    for (auto& item : json) any |= put_stand_ins(item);
+    return any;
+  }
+  if (!json.is_number_float()) return false;
+  const double value = json.get<double>();
+  for (const auto& word : kWords) {
+    if (std::isfinite(value) || !(value == word.value || (std::isnan(value) && std::isnan(word.value))))
+      continue;
+    json = stand_in(word);
+    return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 Json parse_python_json(std::string_view text, std::string_view where) {
@@ -72,6 +90,19 @@ Json parse_python_json(std::string_view text, std::string_view where) {
   Json json = parse_json(standard, where);
   restore_words(json);
   return json;
+}
+
+std::string dump_python_json(const Json& json, int indent) {
+  Json standard = json;
+  if (!put_stand_ins(standard)) return dump_json(json, indent);
+  std::string text = dump_json(standard, indent);
+  for (const auto& word : kWords) {
+    const std::string quoted = "\"\\u0000" + std::string(word.text) + "\"";
+    for (size_t at = 0; (at = text.find(quoted, at)) != std::string::npos; at += word.text.size()) {
+      text.replace(at, quoted.size(), word.text);
+    }
+  }
+  return text;
 }
 
 }  // namespace qkv

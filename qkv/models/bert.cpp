@@ -88,7 +88,7 @@ std::vector<WeightRow> bert_rows(const std::string& prefix) {
       {"blocks.{}.mlp.up", layer + "intermediate.dense", "blk.{}.ffn_up"},
       {"blocks.{}.mlp.down", layer + "output.dense", "blk.{}.ffn_down"},
       {"blocks.{}.mlp_post_norm", layer + "output.LayerNorm", "blk.{}.layer_output_norm"},
-      {"pooler", prefix + "pooler.dense", "", {.optional = true}},
+      {"pooler", prefix + "pooler.dense", "", {.optional = true}, {.optional = true}},
   };
 }
 

@@ -5,6 +5,7 @@
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/formats/checkpoint.h"
+#include "qkv/formats/python_json.h"
 #include "qkv/models/checkpoint_tokenizer.h"
 #include "qkv/models/registry.h"
 
@@ -38,7 +39,7 @@ void save_bundle(const std::string& directory, Model& model, const Tokenizer* to
     set_token_ids(config, *tokenizer);
     set_token_ids(generation, *tokenizer);
   }
-  save_json(directory + "/config.json", config);
+  write_file(directory + "/config.json", dump_python_json(config, 2) + "\n");
   save_json(directory + "/generation_config.json", generation);
   save_weights(model, directory, options.type, options.max_shard_bytes);
 }

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "qkv/core/error.h"
+#include "qkv/formats/python_json.h"
 #include "qkv/models/gguf_conversion.h"
 #include "qkv/models/registry.h"
 #include "qkv/models/stored_values.h"
@@ -21,10 +22,10 @@ bool has_gguf_names(const Checkpoint& checkpoint) {
 void set_config_file_type(HfFiles& files, DType type) {
   const auto file = files.find("config.json");
   if (file == files.end()) return;
-  Json config = parse_json(file->second, "config.json");
+  Json config = parse_python_json(file->second, "config.json");
   if (!config.is_object()) return;
   set_config_type(config, type);
-  file->second = dump_json(config, 2) + "\n";
+  file->second = dump_python_json(config, 2) + "\n";
 }
 
 ConversionPlan plan_by_name(const Checkpoint& source, Container target, std::optional<DType> type) {

@@ -39,7 +39,7 @@ HfFiles hf_files(const Checkpoint& checkpoint) {
     if (auto content = checkpoint.file(name)) files[name] = std::move(*content);
   }
   const auto add = [&](std::string_view name, const Json* json) {
-    if (json != nullptr) files.emplace(std::string(name), dump_json(*json, 2) + "\n");
+    if (json != nullptr) files.emplace(std::string(name), dump_python_json(*json, 2) + "\n");
   };
   add(kConfigFile, checkpoint.config());
   add(kGenerationConfigFile, checkpoint.generation_config());

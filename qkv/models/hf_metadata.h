@@ -19,7 +19,8 @@ constexpr std::string_view kHfGenerationConfig = "qkv.hf.generation_config";
 constexpr std::string_view kHfFile = "qkv.hf.file.";
 // A JSON object, tensor -> type: the types of the tensors whose values lie in the file in another type.
 constexpr std::string_view kHfDtypes = "qkv.hf.dtypes";
-// "qkv.hf.bits.<tensor>": a list of u8, the bytes of a tensor whose values lie in the file transformed.
+// "qkv.hf.bits.<tensor>": a list of u8, the bytes of a tensor whose values lie in the file transformed, or of
+// one that says nothing about the model's outputs and has no place in the file (BERT's pooler).
 constexpr std::string_view kHfBits = "qkv.hf.bits.";
 // A JSON object, tensor -> tensor: copies that were stored beside what they are copies of.
 constexpr std::string_view kHfCopies = "qkv.hf.copies";

@@ -27,6 +27,8 @@ constexpr std::pair<DType, uint32_t> kFileTypes[] = {
 };
 // ggml's GGML_QNT_VERSION.
 constexpr uint32_t kQuantizationVersion = 2;
+// The largest tensor without a place that is kept in the metadata.
+constexpr uint64_t kMostKeptBytes = uint64_t{64} << 20;
 
 bool is_gguf_weight_type(DType type) {
   return type == DType::f32 || type == DType::f16 || type == DType::bf16 || block_type(type).has_value();
@@ -140,13 +142,24 @@ class ToGguf {
             "converts it",
             source_.path(), entry->name, name(entry->type));
     if (entry->type != type || transformed) original_types_[entry->name] = entry->type;
-    if (transformed) transformed_.insert(entry->name);
+    if (transformed) with_bits_.insert(entry->name);
   }
 
-  // A tensor without a place in GGUF must say nothing.
+  // A tensor without a place in GGUF must say nothing: it is zero, or one that the model can do without.
   void require_dispensable(const WeightMapping& mapping) {
     const TensorEntry* entry = entry_of(mapping);
     if (entry == nullptr) return;
+    if (mapping.hf.at.optional && !type_ && entry->bytes <= kMostKeptBytes) {
+      original_types_[entry->name] = entry->type;
+      with_bits_.insert(entry->name);
+      plan_.notes.push_back(fmt::format(
+          "tensor '{}' has no place in GGUF: it is kept in the metadata, where only qkv looks", entry->name));
+      return;
+    }
+    if (mapping.hf.at.optional && type_) {
+      plan_.notes.push_back(fmt::format("tensor '{}' is left out: GGUF has no place for it", entry->name));
+      return;
+    }
     require(mapping.parameter.ends_with(".bias") &&
                 all_zero(take_parameter(source_.read(entry->name), mapping.hf, mapping.shape)),
             "{}: tensor '{}' {} has no place in GGUF's {} architecture", source_.path(), entry->name,
@@ -198,7 +211,7 @@ class ToGguf {
     Json types = Json::object();
     for (const auto& [tensor, type] : original_types_) types[tensor] = std::string(name(type));
     if (!type_) plan_.metadata.set(std::string(kHfDtypes), dump_json(types));
-    for (const auto& tensor : transformed_) {
+    for (const auto& tensor : with_bits_) {
       const Tensor stored = source_.read(tensor);
       const auto* bytes = reinterpret_cast<const uint8_t*>(stored.raw());
       plan_.metadata.set(std::string(kHfBits) + tensor, std::vector<uint8_t>(bytes, bytes + stored.bytes()));
@@ -224,7 +237,7 @@ class ToGguf {
   std::vector<WeightMapping> mappings_;
   StoredNames names_;
   std::map<std::string, DType> original_types_;
-  std::set<std::string> transformed_;
+  std::set<std::string> with_bits_;
   ConversionPlan plan_;
 };
 

@@ -92,7 +92,7 @@ class ToHuggingFace {
     if (!any) {
       const bool optional = std::all_of(group.parts.begin(), group.parts.end(),
                                         [](const WeightMapping* part) { return part->hf.at.optional; });
-      if (optional) return;
+      if (optional) return add_kept(std::move(planned));
     }
     for (size_t i = 0; i < planned.parts.size(); ++i) {
       require(!planned.parts[i].source.empty() || group.parts[i]->parameter.ends_with(".bias"),
@@ -108,6 +108,15 @@ class ToHuggingFace {
     plan_.tensors.push_back(std::move(planned));
   }
 
+  // A tensor that has no place in GGUF, if the metadata keeps it.
+  void add_kept(PlannedTensor planned) {
+    const std::optional<Tensor> original = original_bits(planned.entry);
+    if (!original) return;
+    planned.entry.type = type_.value_or(original->dtype());
+    planned.ready = original->to(planned.entry.type);
+    plan_.tensors.push_back(std::move(planned));
+  }
+
   void check(const TensorEntry& entry, const WeightMapping& mapping) const {
     require(entry.shape == mapping.gguf.shape, "{}: tensor '{}': expected shape {}, found {}", source_.path(),
             entry.name, mapping.gguf.shape.str(), entry.shape.str());
@@ -120,19 +129,31 @@ class ToHuggingFace {
             name(entry.type));
   }
 
+  std::optional<DType> recorded_type(const std::string& tensor) const {
+    const auto recorded = recorded_types_.find(tensor);
+    if (recorded == recorded_types_.end() || !recorded->is_string()) return std::nullopt;
+    const std::optional<DType> type = dtype_from_name(recorded->get<std::string>());
+    return type && is_floating(*type) ? type : std::nullopt;
+  }
+
+  // The tensor as it was, if the metadata keeps its bytes.
+  std::optional<Tensor> original_bits(const TensorEntry& entry) const {
+    const std::optional<DType> type = recorded_type(entry.name);
+    const auto* bits =
+        source_.metadata().find_exactly<std::vector<uint8_t>>(std::string(kHfBits) + entry.name);
+    if (!type || bits == nullptr || tensor_bytes(*type, entry.shape) != bits->size()) return std::nullopt;
+    Tensor original = Tensor::empty(entry.shape, *type);
+    if (!bits->empty()) std::memcpy(original.raw(), bits->data(), bits->size());
+    return original;
+  }
+
   // The recorded type and bits, where they still say what the file holds.
   void restore_original(PlannedTensor& planned) const {
-    const auto recorded = recorded_types_.find(planned.entry.name);
-    if (recorded == recorded_types_.end() || !recorded->is_string()) return;
-    const std::optional<DType> type = dtype_from_name(recorded->get<std::string>());
-    if (!type || !is_floating(*type)) return;
-    if (const auto* bits = source_.metadata().find_exactly<std::vector<uint8_t>>(std::string(kHfBits) +
-                                                                                 planned.entry.name)) {
-      Tensor original = Tensor::empty(planned.entry.shape, *type);
-      if (original.bytes() != bits->size()) return;
-      if (!bits->empty()) std::memcpy(original.raw(), bits->data(), bits->size());
-      if (!agrees(planned, original)) return;
-      planned.ready = original;
+    const std::optional<DType> type = recorded_type(planned.entry.name);
+    if (!type) return;
+    if (const auto original = original_bits(planned.entry)) {
+      if (!agrees(planned, *original)) return;
+      planned.ready = *original;
       planned.entry.type = *type;
       return;
     }

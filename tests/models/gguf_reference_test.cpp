@@ -2,6 +2,7 @@
 // The files are optional data beside the checkout.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -91,6 +92,42 @@ INSTANTIATE_TEST_SUITE_P(
                     File{"qwen2", "reference/gguf_arch/qwen2", "gguf_arch/qwen2"},
                     File{"stories", "models/stories260K-f32", "stories/stories260K-f32"}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// llama.cpp rounds activations to the types of its products (8 bits beside quantized weights), which moves
+// logits by up to 0.7; the distributions are close.
+using QuantizedGgufReference = GgufReference;
+
+TEST_P(QuantizedGgufReference, GivesNearlyLlamaCppsDistributions) {
+  const NoGrad off;
+  const auto n = static_cast<int64_t>(tokens_.size());
+  const Tensor logits = bundle_.model->logits(bundle_.model->forward(tokens_, Pass::whole({n})));
+  const auto log_softmax = [](std::vector<double> row) {
+    const double most = *std::max_element(row.begin(), row.end());
+    double sum = 0;
+    for (const double x : row) sum += std::exp(x - most);
+    for (double& x : row) x -= most + std::log(sum);
+    return row;
+  };
+  double divergence = 0;  // of the reference from ours, mean over the tokens
+  for (int64_t t = 0; t < n; ++t) {
+    const float* row = logits.data<float>() + t * logits.cols();
+    const auto found = log_softmax({row, row + logits.cols()});
+    const auto expected = log_softmax(expected_["logits"][static_cast<size_t>(t)].get<std::vector<double>>());
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i)
+      divergence += std::exp(expected[i]) * (expected[i] - found[i]) / static_cast<double>(n);
+  }
+  EXPECT_LT(divergence, 1e-2);
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, QuantizedGgufReference,
+                         testing::Values(File{"F16", "models/stories3M-F16", "stories/stories3M-F16"},
+                                         File{"Q8_0", "models/stories3M-Q8_0", "stories/stories3M-Q8_0"},
+                                         File{"Q5_1", "models/stories3M-Q5_1", "stories/stories3M-Q5_1"},
+                                         File{"Q4_0", "models/stories3M-Q4_0", "stories/stories3M-Q4_0"},
+                                         File{"IQ4_NL", "models/stories3M-IQ4_NL",
+                                              "stories/stories3M-IQ4_NL"}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace qkv

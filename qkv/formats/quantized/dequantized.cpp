@@ -128,7 +128,7 @@ class DequantizedView final : public Checkpoint {
   const Json* generation_config() const override { return stored_->generation_config(); }
   std::vector<std::string> file_names() const override { return stored_->file_names(); }
   std::optional<std::string> file(std::string_view name) const override {
-    if (name == "config.json") return dump_json(config_, 2) + "\n";
+    if (name == "config.json") return dump_python_json(config_, 2) + "\n";
     return stored_->file(name);
   }
   bool has_checksums() const override { return stored_->has_checksums(); }
