@@ -107,6 +107,7 @@ int run(int argc, char** argv) {
   add_info(app);
   add_convert(app);
   add_init(app);
+  add_quantize(app);
   add_train(app);
   add_eval(app);
   try {
