@@ -69,7 +69,7 @@ class Chat {
  public:
   Chat(const ChatCommand& command, const Bundle& bundle)
       : command_(command),
-        sampler_(command.flags.sampler(bundle)),
+        settings_(command.flags.request(bundle, {})),
         engine_(*bundle.model, bundle.tokenizer.get(), engine_options(command, bundle)),
         conversation_(*bundle.tokenizer, make_chat_form(command.form, *bundle.tokenizer, command.flags.model),
                       command.system) {}
@@ -77,13 +77,11 @@ class Chat {
   // Answers one question on standard output.
   void answer(const std::string& question) {
     const int64_t reserve = std::min(command_.flags.max_tokens, engine_.max_context() / 4);
-    Request request;
+    Request request = settings_;
     request.prompt = conversation_.ask(question, engine_.max_context(), reserve);
-    request.sampler = sampler_;
-    request.sampler.seed = sampler_.seed + answers_++;
-    request.max_new_tokens = command_.flags.max_tokens;
-    request.stop = conversation_.stop_strings();
-    request.stop.insert(request.stop.end(), command_.flags.stop.begin(), command_.flags.stop.end());
+    request.sampler.seed += answers_++;
+    const std::vector<std::string> stops = conversation_.stop_strings();
+    request.stop.insert(request.stop.end(), stops.begin(), stops.end());
     request.stop_ids = conversation_.stop_ids();
     if (conversation_.dropped() > 0) {
       print_note(
@@ -111,7 +109,7 @@ class Chat {
   }
 
   const ChatCommand& command_;
-  SamplerOptions sampler_;
+  Request settings_;  // of every answer
   Engine engine_;
   Conversation conversation_;
   uint64_t answers_ = 0;
@@ -150,9 +148,10 @@ void add_chat(CLI::App& app) {
   const auto command = std::make_shared<ChatCommand>();
   CLI::App* verb = app.add_subcommand("chat", "Talk to a model");
   command->flags.add_to(*verb);
-  verb->add_option("--template", command->form,
-                   "How turns are marked: auto (the model's own chat template if it has one), chatml, qa, plain, or a "
-                   "file with a Jinja chat template (default: auto)")
+  verb->add_option(
+          "--template", command->form,
+          "How turns are marked: auto (the model's own chat template if it has one), chatml, qa, plain, or a "
+          "file with a Jinja chat template (default: auto)")
       ->type_name("NAME|FILE");
   verb->add_option("--system", command->system, "What the model is told before the conversation")
       ->type_name("TEXT");

@@ -7,6 +7,7 @@
 #include "console.h"
 #include "generation_flags.h"
 #include "qkv/core/error.h"
+#include "qkv/core/utf8.h"
 #include "qkv/tensor/allocator.h"
 
 namespace qkv {
@@ -18,7 +19,8 @@ struct GenerateCommand {
   GenerationFlags flags;
   std::optional<std::string> prompt;
   std::string prompt_file;
-  bool ignore_eos = false, json = false, no_stream = false, verbose = false;
+  bool ignore_eos = false, json = false, no_stream = false, verbose = false, prompt_logprobs = false;
+  int logprobs = 0;
 };
 
 std::string prompt_text(const GenerateCommand& command) {
@@ -48,6 +50,23 @@ void describe_run(const Bundle& bundle, const Engine& engine, const SamplerOptio
       sampler.seed));
 }
 
+// One object per token: its own log-probability and the likeliest in its place. Bytes that are no text show
+// as U+FFFD.
+Json logprobs_json(const Tokenizer& tokenizer, const Completion& answer) {
+  const auto entry = [&](int32_t token, float logprob) {
+    return Json{
+        {"id", token}, {"text", replace_invalid_utf8(tokenizer.token_bytes(token))}, {"logprob", logprob}};
+  };
+  Json list = Json::array();
+  for (size_t i = 0; i < answer.tokens.size(); ++i) {
+    Json item = entry(answer.tokens[i], answer.logprobs[i]);
+    for (const TokenLogprob& other : answer.top_logprobs[i])
+      item["top"].push_back(entry(other.token, other.logprob));
+    list.push_back(std::move(item));
+  }
+  return list;
+}
+
 void print_json(const Bundle& bundle, const Request& request, const Completion& answer,
                 const Engine& engine) {
   const EngineStats& stats = engine.stats();
@@ -58,6 +77,8 @@ void print_json(const Bundle& bundle, const Request& request, const Completion& 
   json["finish_reason"] = finish_reason_name(answer.finish);
   json["prompt_tokens"] = request.prompt.size();
   json["seed"] = request.sampler.seed;
+  if (request.logprobs) json["logprobs"] = logprobs_json(*bundle.tokenizer, answer);
+  if (request.prompt_logprobs) json["prompt_logprobs"] = answer.prompt_logprobs;
   json["prefill_tokens_per_second"] = stats.prefill_rate();
   json["decode_tokens_per_second"] = stats.decode_rate();
   json["peak_tensor_bytes"] = memory_use().peak;
@@ -67,15 +88,16 @@ void print_json(const Bundle& bundle, const Request& request, const Completion& 
 
 void generate(const GenerateCommand& command) {
   command.flags.check();
+  require(command.json || (command.logprobs == 0 && !command.prompt_logprobs),
+          "--logprobs: expected --json with it");
   const std::string text = prompt_text(command);
   const Bundle bundle = load_bundle(command.flags.model);
 
-  Request request;
-  request.prompt = prompt_tokens(*bundle.tokenizer, text);
-  request.sampler = command.flags.sampler(bundle);
-  request.max_new_tokens = command.flags.max_tokens;
-  request.stop = command.flags.stop;
+  Request request = command.flags.request(bundle, prompt_tokens(*bundle.tokenizer, text));
   request.ignore_eos = command.ignore_eos;
+  request.top_logprobs = command.logprobs;
+  request.logprobs = command.logprobs > 0;
+  request.prompt_logprobs = command.prompt_logprobs;
   Engine engine(*bundle.model, bundle.tokenizer.get(), command.flags.engine(bundle));
   if (command.verbose) describe_run(bundle, engine, request.sampler, request.prompt.size());
 
@@ -104,6 +126,11 @@ void add_generate(CLI::App& app) {
       ->type_name("PATH");
   verb->add_flag("--ignore-eos", command->ignore_eos, "Go on after tokens that end a text");
   verb->add_flag("--json", command->json, "Print one JSON object at the end instead of text");
+  verb->add_option("--logprobs", command->logprobs,
+                   "With --json: each token's log-probability and its N likeliest rivals")
+      ->type_name("N");
+  verb->add_flag("--prompt-logprobs", command->prompt_logprobs,
+                 "With --json: log-probabilities of the prompt's tokens");
   verb->add_flag("--no-stream", command->no_stream, "Print the text when it is complete");
   verb->add_flag("--verbose", command->verbose, "Say which settings are in use and why the text ended");
   verb->footer(

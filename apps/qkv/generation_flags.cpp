@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "console.h"
 #include "qkv/core/error.h"
@@ -18,34 +17,14 @@ void GenerationFlags::add_to(CLI::App& command) {
                   "A Hugging Face directory, or a .gguf, .qkv, .safetensors, .pt or llama2.c file")
       ->required();
   command.add_option("--max-tokens", max_tokens, "Tokens to generate at most (default: 256)")->type_name("N");
-  command
-      .add_option("--temperature", temperature,
-                  "0: always the likeliest token (default: the model's, or 0.8)")
-      ->type_name("T");
-  command
-      .add_option("--top-k", top_k,
-                  "Choose among the K likeliest tokens; 0: all (default: the model's, or 0)")
-      ->type_name("K");
-  command
-      .add_option(
-          "--top-p", top_p,
-          "Choose among the likeliest tokens with this probability together (default: the model's, or 0.95)")
-      ->type_name("P");
-  command
-      .add_option("--min-p", min_p,
-                  "Leave out tokens less likely than P times the likeliest (default: the model's, or 0)")
-      ->type_name("P");
-  command
-      .add_option("--repeat-penalty", repeat_penalty,
-                  "Make tokens seen before less likely; 1: no (default: the model's, or 1)")
-      ->type_name("X");
-  command.add_option("--repeat-window", repeat_window, "How many of the latest tokens count as seen; 0: all")
-      ->type_name("N");
+  command.add_option("--min-tokens", min_tokens, "Tokens to generate at least")->type_name("N");
+  sampling.add_to(command);
   command.add_option("--stop", stop, "Stop before this text; may be repeated")
       ->type_name("TEXT")
       ->allow_extra_args(false);
-  command.add_option("--seed", seed, "The same seed gives the same text (default: a new one each time)")
-      ->type_name("N");
+  command.add_option("--ban", ban, "Never write this text; may be repeated")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
   command
       .add_option("--context", context, "Tokens of prompt and answer together at most (default: the model's)")
       ->type_name("N");
@@ -53,6 +32,18 @@ void GenerationFlags::add_to(CLI::App& command) {
       .add_option("--compute-type", compute_type,
                   "Type of activations and cache: auto, f32, bf16 (default: auto)")
       ->type_name("TYPE");
+  const char* group = "Speculative decoding (the same answer, sooner)";
+  auto* draft = command
+                    .add_option("--draft-model", draft_model,
+                                "A smaller model of the same vocabulary that proposes tokens")
+                    ->type_name("MODEL")
+                    ->group(group);
+  command.add_flag("--lookup", lookup, "Propose what followed the last tokens earlier in the text")
+      ->excludes(draft)
+      ->group(group);
+  command.add_option("--draft-tokens", draft_tokens, "Tokens proposed at a time at most (default: 16)")
+      ->type_name("N")
+      ->group(group);
 }
 
 void GenerationFlags::check() const {
@@ -64,45 +55,51 @@ void GenerationFlags::check() const {
     require(!text.empty(), "--stop: expected text, found an empty string");
     require_utf8(text, "--stop");
   }
-  SamplerOptions options;
-  options.temperature = temperature.value_or(1);
-  options.top_k = top_k.value_or(0);
-  options.top_p = top_p.value_or(1);
-  options.min_p = min_p.value_or(0);
-  options.repetition_penalty = repeat_penalty.value_or(1);
-  options.repetition_window = repeat_window;
-  qkv::check(options);
+  for (const auto& text : ban) {
+    require(!text.empty(), "--ban: expected text, found an empty string");
+    require_utf8(text, "--ban");
+  }
+  require(draft_tokens >= 1, "--draft-tokens: expected at least 1, found {}", draft_tokens);
+  sampling.check();
 }
 
-SamplerOptions GenerationFlags::sampler(const Bundle& bundle) const {
-  SamplerOptions options;
-  options.temperature = 0.8f;
-  options.top_p = 0.95f;
-  if (bundle.generation_config) {
-    const JsonView config(*bundle.generation_config, bundle.path + "/generation_config.json");
-    options.temperature = static_cast<float>(config.number_or("temperature", options.temperature));
-    if (!config.boolean_or("do_sample", true)) options.temperature = 0;
-    options.top_k = static_cast<int32_t>(config.integer_or("top_k", options.top_k));
-    options.top_p = static_cast<float>(config.number_or("top_p", options.top_p));
-    options.min_p = static_cast<float>(config.number_or("min_p", options.min_p));
-    options.repetition_penalty =
-        static_cast<float>(config.number_or("repetition_penalty", options.repetition_penalty));
-  }
-  options.temperature = temperature.value_or(options.temperature);
-  options.top_k = top_k.value_or(options.top_k);
-  options.top_p = top_p.value_or(options.top_p);
-  options.min_p = min_p.value_or(options.min_p);
-  options.repetition_penalty = repeat_penalty.value_or(options.repetition_penalty);
-  options.repetition_window = repeat_window;
-  options.seed = seed ? *seed : std::random_device{}();
-  return options;
+Request GenerationFlags::request(const Bundle& bundle, std::vector<int32_t> prompt) const {
+  Request request;
+  request.prompt = std::move(prompt);
+  request.sampler = sampling.options(bundle);
+  request.max_new_tokens = max_tokens;
+  request.min_new_tokens = min_tokens;
+  request.stop = stop;
+  request.banned_strings = ban;
+  return request;
 }
+
+namespace {
+
+struct LoadedDrafter {
+  Bundle bundle;
+  ModelDrafter drafter;
+};
+
+std::shared_ptr<Drafter> load_drafter(const std::string& path, const Bundle& target, DType compute_type) {
+  Bundle bundle = load_bundle(path);
+  check_same_vocabulary(*target.tokenizer, *bundle.tokenizer);
+  const Model& model = *bundle.model;
+  const std::shared_ptr<LoadedDrafter> loaded(
+      new LoadedDrafter{std::move(bundle), ModelDrafter(model, compute_type)});
+  return {loaded, &loaded->drafter};
+}
+
+}  // namespace
 
 EngineOptions GenerationFlags::engine(const Bundle& bundle) const {
   EngineOptions options;
   options.max_context = context;
   const bool native = bundle.model->head().dtype() == DType::bf16 && bf16_products_are_native();
   if (compute_type == "bf16" || (compute_type == "auto" && native)) options.compute_type = DType::bf16;
+  options.max_draft = draft_tokens;
+  if (lookup) options.drafter = std::make_shared<PromptLookup>();
+  if (!draft_model.empty()) options.drafter = load_drafter(draft_model, bundle, options.compute_type);
   return options;
 }
 
@@ -115,13 +112,11 @@ Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::
     if (interrupted()) engine.cancel(id);
     more = engine.step();
     if (progress) progress->update(static_cast<uint64_t>(engine.stats().prefill_tokens - before));
-    for (const Event& event : engine.take_events()) {
+    for (Event& event : engine.take_events()) {
       progress.reset();
       require(event.error.empty(), "{}", event.error);
-      answer.text += event.text;
-      if (event.token) answer.tokens.push_back(*event.token);
-      if (event.finish) answer.finish = *event.finish;
       if (!event.text.empty()) show(event.text);
+      answer.append(std::move(event));
     }
   }
   return answer;
@@ -132,6 +127,9 @@ std::string performance_sentence(const EngineStats& stats) {
       fmt::format("prefill {} tokens, {} tokens/s; decode {} tokens, {} tokens/s", stats.prefill_tokens,
                   format_rate(stats.prefill_rate()), stats.decode_tokens, format_rate(stats.decode_rate()));
   if (stats.reused_tokens > 0) text += fmt::format("; {} tokens remembered", stats.reused_tokens);
+  if (stats.drafted_tokens > 0) {
+    text += fmt::format("; {} of {} drafted tokens accepted", stats.accepted_drafts, stats.drafted_tokens);
+  }
   return text + "; " + memory_sentence();
 }
 

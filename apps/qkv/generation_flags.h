@@ -11,6 +11,7 @@
 #include "qkv/core/parallel.h"
 #include "qkv/engine/engine.h"
 #include "qkv/models/bundle.h"
+#include "sampling_flags.h"
 
 namespace CLI {
 class App;
@@ -21,21 +22,22 @@ namespace qkv {
 struct GenerationFlags {
   std::string model;
   int64_t max_tokens = 256;
-  std::optional<float> temperature, top_p, min_p, repeat_penalty;
-  std::optional<int32_t> top_k;
-  int32_t repeat_window = 0;
-  std::optional<uint64_t> seed;
-  std::vector<std::string> stop;
+  int64_t min_tokens = 0;
+  SamplingFlags sampling;
+  std::vector<std::string> stop, ban;
   int64_t context = 0;
   std::string compute_type = "auto";
+  std::string draft_model;
+  bool lookup = false;
+  int64_t draft_tokens = 16;
 
   void add_to(CLI::App& command);
   // Refuses impossible values before a model is loaded.
   void check() const;
-  // A flag if it was given, else the model's generation_config.json, else temperature 0.8 and top-p 0.95.
-  // Without --seed a seed is made up.
-  SamplerOptions sampler(const Bundle& bundle) const;
-  // "auto" computes in bf16 where the weights are bf16 and the processor multiplies them natively.
+  // What the flags say about answering a prompt.
+  Request request(const Bundle& bundle, std::vector<int32_t> prompt) const;
+  // "auto" computes in bf16 where the weights are bf16 and the processor multiplies them natively. Loads the
+  // draft model.
   EngineOptions engine(const Bundle& bundle) const;
 };
 

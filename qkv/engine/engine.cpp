@@ -6,20 +6,11 @@
 #include <utility>
 
 #include "qkv/core/error.h"
-#include "qkv/engine/stop_matcher.h"
+#include "qkv/engine/engine_sequence.h"
 #include "qkv/tensor/autograd.h"
 
 namespace qkv {
 namespace {
-
-bool contains(const std::vector<int32_t>& ids, int32_t id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
-}
-
-// A text that has begun keeps the space its next token starts with.
-bool has_text(const std::vector<int32_t>& ids, const Tokenizer& tokenizer) {
-  return std::any_of(ids.begin(), ids.end(), [&](int32_t id) { return !tokenizer.is_special(id); });
-}
 
 int64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
   const auto end = a.begin() + static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
@@ -27,30 +18,6 @@ int64_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>&
 }
 
 }  // namespace
-
-struct Engine::Sequence {
-  Sequence(RequestId number, Request wanted, const Tokenizer* tokenizer)
-      : id(number),
-        request(std::move(wanted)),
-        tokens(request.prompt),
-        sampler(request.sampler),
-        stops(request.stop) {
-    if (tokenizer != nullptr) decoder.emplace(*tokenizer, true, has_text(request.prompt, *tokenizer));
-  }
-
-  int64_t length() const { return static_cast<int64_t>(tokens.size()); }
-  int64_t generated() const { return length() - static_cast<int64_t>(request.prompt.size()); }
-  int64_t pending() const { return length() - state.length; }
-
-  RequestId id;
-  Request request;
-  std::vector<int32_t> tokens;  // prompt and answer; the state holds the first state.length of them
-  SequenceState state;
-  Sampler sampler;
-  StopMatcher stops;
-  std::optional<StreamDecoder> decoder;
-  bool finished = false;
-};
 
 std::string_view finish_reason_name(FinishReason reason) {
   switch (reason) {
@@ -85,6 +52,10 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
           options_.prefill_chunk);
   require(options_.kept_sequences >= 0, "kept sequences: expected 0 or more, found {}",
           options_.kept_sequences);
+  require(options_.max_draft >= 1, "draft tokens: expected at least 1, found {}", options_.max_draft);
+  require(options_.drafter == nullptr || can_shorten_state(model_),
+          "speculative decoding: expected a model whose state can be shortened, found {}, a recurrent one",
+          model_.info().architecture);
 }
 
 Engine::~Engine() = default;
@@ -102,13 +73,25 @@ RequestId Engine::submit(Request request) {
           request.max_new_tokens);
   require(tokenizer_ != nullptr || request.stop.empty(),
           "stop strings: need a tokenizer, and this model came without one");
-  auto sequence = std::make_unique<Sequence>(next_id_, std::move(request), tokenizer_);
+  require(tokenizer_ != nullptr || request.banned_strings.empty(),
+          "banned strings: need a tokenizer, and this model came without one");
+  for (const std::string& text : request.banned_strings) {
+    require(!text.empty(), "banned strings: expected text, found an empty string");
+  }
+  require(request.min_new_tokens <= request.max_new_tokens,
+          "tokens to generate: expected the least, {}, to be no more than the most, {}",
+          request.min_new_tokens, request.max_new_tokens);
+  require(request.top_logprobs >= 0 && request.top_logprobs <= vocabulary,
+          "log-probabilities: expected 0 to {} of the likeliest tokens, found {}", vocabulary,
+          request.top_logprobs);
+  auto sequence = std::make_unique<Sequence>(next_id_, std::move(request), tokenizer_, options_.max_draft);
   waiting_.push_back(std::move(sequence));
   return next_id_++;
 }
 
 bool Engine::step() {
   admit();
+  draft();
   const std::vector<Part> parts = plan();
   if (!parts.empty()) {
     const NoGrad no_grad;
@@ -133,7 +116,9 @@ void Engine::admit() {
     active_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
     Sequence& sequence = *active_.back();
-    sequence.state = begin_state(sequence.request.prompt);
+    // What was computed before has no log-probabilities any more.
+    sequence.state =
+        sequence.request.prompt_logprobs ? model_.make_state() : begin_state(sequence.request.prompt);
     stats_.reused_tokens += sequence.state.length;
   }
 }
@@ -163,12 +148,40 @@ SequenceState Engine::begin_state(const std::vector<int32_t>& prompt) {
   return state;
 }
 
+void Engine::draft() {
+  if (options_.drafter == nullptr) return;
+  std::vector<DraftJob> jobs;
+  std::vector<Sequence*> owners;
+  for (const auto& sequence : active_) {
+    sequence->drafted.clear();
+    if (sequence->generated() == 0) continue;
+    // The pass itself yields one token more than were drafted.
+    const int64_t room = std::min(sequence->request.max_new_tokens - sequence->generated(),
+                                  options_.max_context - sequence->length()) -
+                         1;
+    const int64_t limit = std::min(sequence->draft_length.next(), room);
+    if (limit <= 0) continue;
+    jobs.push_back({sequence->id, sequence->tokens, limit, {}});
+    owners.push_back(sequence.get());
+  }
+  if (jobs.empty()) return;
+  options_.drafter->propose(jobs);
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    std::vector<int32_t>& draft = jobs[i].draft;
+    const auto outside = std::find_if(draft.begin(), draft.end(),
+                                      [&](int32_t id) { return id < 0 || id >= model_.info().vocabulary; });
+    draft.erase(outside, draft.end());
+    stats_.drafted_tokens += static_cast<int64_t>(draft.size());
+    owners[i]->drafted = std::move(draft);
+  }
+}
+
 std::vector<Engine::Part> Engine::plan() const {
   std::vector<Part> parts;
   int64_t budget = options_.prefill_chunk;
   for (const auto& sequence : active_) {
     if (sequence->generated() > 0) {
-      parts.push_back({sequence.get(), sequence->pending()});
+      parts.push_back({sequence.get(), sequence->pending() + static_cast<int64_t>(sequence->drafted.size())});
     } else if (budget > 0) {
       const int64_t chunk = std::min(sequence->pending(), budget);
       budget -= chunk;
@@ -184,89 +197,53 @@ void Engine::run(const std::vector<Part>& parts) {
   pass.compute_type = options_.compute_type;
   pass.sequences.offsets = {0};
   std::vector<int32_t> tokens;
-  std::vector<int64_t> last_rows;  // of the sequences that choose a token in this step
+  std::vector<int64_t> rows;  // whose logits choose a token, of one sequence after the other
   std::vector<Sequence*> choosing;
   int64_t prefill = 0, decode = 0;
   for (const auto& [sequence, n] : parts) {
     (sequence->generated() > 0 ? decode : prefill) += n;
+    const int64_t pending = sequence->pending();
     for (int64_t i = 0; i < n; ++i) {
       const int64_t position = sequence->state.length + i;
-      tokens.push_back(sequence->tokens[static_cast<size_t>(position)]);
+      tokens.push_back(i < pending ? sequence->tokens[static_cast<size_t>(position)]
+                                   : sequence->drafted[static_cast<size_t>(i - pending)]);
       pass.positions.push_back(static_cast<int32_t>(position));
     }
-    pass.sequences.offsets.push_back(static_cast<int64_t>(tokens.size()));
+    const auto end = static_cast<int64_t>(tokens.size());
+    pass.sequences.offsets.push_back(end);
     pass.states.push_back(&sequence->state);
-    if (n == sequence->pending()) {
-      last_rows.push_back(static_cast<int64_t>(tokens.size()) - 1);
+    if (n >= pending) {
+      for (int64_t row = end - 1 - (n - pending); row < end; ++row) rows.push_back(row);
       choosing.push_back(sequence);
     }
   }
 
   const Tensor hidden = model_.forward(tokens, pass);  // (T, C)
+  for (size_t i = 0; i < parts.size(); ++i) {
+    Sequence& sequence = *parts[i].sequence;
+    if (sequence.request.prompt_logprobs && sequence.generated() == 0) {
+      score_prompt(sequence, hidden, pass.sequences.offsets[i], parts[i].tokens);
+    }
+  }
+  int64_t generated = 0;
   if (!choosing.empty()) {
-    Tensor logits = model_.logits(ops::select_rows(hidden, last_rows));  // (sequences that choose, V)
-    const auto vocabulary = static_cast<size_t>(logits.cols());
+    Tensor logits = model_.logits(ops::select_rows(hidden, rows));  // (rows, V)
     float* row = logits.data<float>();
-    for (size_t i = 0; i < choosing.size(); ++i) accept(*choosing[i], {row + i * vocabulary, vocabulary});
+    for (Sequence* sequence : choosing) {
+      const auto count = static_cast<int64_t>(sequence->drafted.size()) + 1;
+      const bool answering = sequence->generated() > 0;
+      const int64_t chosen = choose(*sequence, row, logits.cols());
+      if (answering) generated += chosen;
+      row += count * logits.cols();
+    }
   }
 
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   const double share = static_cast<double>(decode) / static_cast<double>(decode + prefill);
   stats_.prefill_tokens += prefill;
-  stats_.decode_tokens += decode;
+  stats_.decode_tokens += generated;
   stats_.prefill_seconds += seconds * (1 - share);
   stats_.decode_seconds += seconds * share;
-}
-
-void Engine::accept(Sequence& sequence, std::span<float> logits) {
-  const Request& request = sequence.request;
-  Event event;
-  event.request = sequence.id;
-  std::vector<float> own;  // the model's distribution, which the sampler overwrites
-  if (request.logprobs) own.assign(logits.begin(), logits.end());
-  const std::optional<int32_t> token =
-      sequence.sampler.sample(logits, sequence.tokens, static_cast<uint64_t>(sequence.generated()));
-  if (!token) {
-    event.error = fmt::format(
-        "the model gave no number for the token at position {}: its weights or its input overflow",
-        sequence.length());
-    finish(sequence, FinishReason::failed, std::move(event));
-    return;
-  }
-  sequence.tokens.push_back(*token);
-  event.token = *token;
-  if (request.logprobs) event.logprob = log_probability(own, *token);
-
-  if (!request.ignore_eos && tokenizer_ != nullptr && contains(tokenizer_->stop_ids(), *token)) {
-    finish(sequence, FinishReason::eos, std::move(event));
-    return;
-  }
-  if (contains(request.stop_ids, *token)) {
-    finish(sequence, FinishReason::stop, std::move(event));
-    return;
-  }
-  if (sequence.decoder) event.text = sequence.stops.push(sequence.decoder->push(*token));
-  if (sequence.stops.matched()) {
-    finish(sequence, FinishReason::stop, std::move(event));
-  } else if (sequence.generated() >= request.max_new_tokens) {
-    finish(sequence, FinishReason::length, std::move(event));
-  } else if (sequence.length() >= options_.max_context) {
-    finish(sequence, FinishReason::context, std::move(event));
-  } else {
-    events_.push_back(std::move(event));
-  }
-}
-
-void Engine::finish(Sequence& sequence, FinishReason reason, Event event) {
-  if (sequence.decoder) {
-    event.text += sequence.stops.push(sequence.decoder->finish());
-    event.text += sequence.stops.finish();
-  }
-  event.request = sequence.id;
-  event.finish = reason;
-  events_.push_back(std::move(event));
-  sequence.finished = true;
-  if (reason != FinishReason::failed) keep(sequence);
 }
 
 void Engine::keep(Sequence& sequence) {
@@ -277,6 +254,9 @@ void Engine::keep(Sequence& sequence) {
 }
 
 void Engine::remove_finished() {
+  for (const auto& sequence : active_) {
+    if (sequence->finished && !sequence->failed) keep(*sequence);
+  }
   std::erase_if(active_, [](const auto& sequence) { return sequence->finished; });
 }
 
@@ -303,14 +283,21 @@ uint64_t Engine::state_bytes() const {
   return total;
 }
 
+void Completion::append(Event event) {
+  text += event.text;
+  if (event.token) tokens.push_back(*event.token);
+  if (event.logprob) logprobs.push_back(*event.logprob);
+  if (!event.top_logprobs.empty()) top_logprobs.push_back(std::move(event.top_logprobs));
+  if (!event.prompt_logprobs.empty()) prompt_logprobs = std::move(event.prompt_logprobs);
+  if (event.finish) finish = *event.finish;
+}
+
 std::vector<Completion> complete(Engine& engine, std::vector<Request> requests) {
   require(engine.idle(), "engine: expected an idle engine, found requests under way");
   engine.take_events();
   std::vector<Completion> completions(requests.size());
-  std::vector<bool> with_logprobs;
   std::unordered_map<RequestId, size_t> places;
   for (Request& request : requests) {
-    with_logprobs.push_back(request.logprobs);
     const size_t place = places.size();
     try {
       places[engine.submit(std::move(request))] = place;
@@ -324,15 +311,8 @@ std::vector<Completion> complete(Engine& engine, std::vector<Request> requests) 
   for (bool more = true; more;) {
     more = engine.step();
     for (Event& event : engine.take_events()) {
-      const size_t place = places.at(event.request);
-      Completion& completion = completions[place];
-      completion.text += event.text;
-      if (event.token) {
-        completion.tokens.push_back(*event.token);
-        if (with_logprobs[place]) completion.logprobs.push_back(event.logprob);
-      }
-      if (event.finish) completion.finish = *event.finish;
       if (!event.error.empty()) error = event.error;
+      completions[places.at(event.request)].append(std::move(event));
     }
   }
   require(error.empty(), "{}", error);

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "qkv/engine/sampler.h"
+#include "qkv/engine/speculation.h"
 #include "qkv/models/model.h"
 #include "qkv/text/tokenizer.h"
 
@@ -32,9 +33,11 @@ struct EngineOptions {
   // Finished sequences whose state is kept: a request whose prompt begins like one of them goes on from there
   // (the next turn of a chat).
   int64_t kept_sequences = 0;
+  // Speculative decoding: proposes tokens that one pass checks together (see speculation.h). What is
+  // generated is the same with and without, to the rounding of a pass of several tokens. Null: none.
+  std::shared_ptr<Drafter> drafter = nullptr;
+  int64_t max_draft = 16;  // proposed tokens per sequence and pass at most
 };
-
-using RequestId = uint64_t;
 
 struct Request {
   std::vector<int32_t> prompt;  // at least one token
@@ -43,7 +46,12 @@ struct Request {
   std::vector<std::string> stop;  // end the text; never part of it
   std::vector<int32_t> stop_ids;  // end the text, beside the tokenizer's stop_ids()
   bool ignore_eos = false;        // the tokenizer's stop_ids() are tokens like any other
-  bool logprobs = false;          // fill Event::logprob
+  int64_t min_new_tokens = 0;     // before them neither the tokenizer's stop_ids() nor stop_ids are chosen
+  // Texts that the answer never contains: a token that would complete one is not chosen.
+  std::vector<std::string> banned_strings;
+  bool logprobs = false;         // fill Event::logprob
+  int top_logprobs = 0;          // fill Event::top_logprobs with so many
+  bool prompt_logprobs = false;  // fill Event::prompt_logprobs of the first event
 };
 
 enum class FinishReason {
@@ -60,17 +68,21 @@ std::string_view finish_reason_name(FinishReason reason);
 struct Event {
   RequestId request = 0;
   std::optional<int32_t> token;  // every generated token once, the one that ended the answer too
-  std::string text;   // to be appended to the answer: valid UTF-8, often empty in the middle of a character
-  float logprob = 0;  // of the token, by the model's own distribution (before the sampler)
-  std::optional<FinishReason> finish;  // the request's last event
+  std::string text;  // to be appended to the answer: valid UTF-8, often empty in the middle of a character
+  std::optional<float> logprob;  // of the token, by the model's own distribution (before the sampler)
+  std::vector<TokenLogprob> top_logprobs;  // the likeliest tokens in its place, by the same distribution
+  std::vector<float> prompt_logprobs;      // of each prompt token but the first, given those before it
+  std::optional<FinishReason> finish;      // the request's last event
   std::string error;
 };
 
 struct EngineStats {
-  int64_t prefill_tokens = 0;  // prompt tokens computed
-  int64_t reused_tokens = 0;   // prompt tokens found in kept sequences
-  int64_t decode_tokens = 0;   // passes of one token of one sequence
-  double prefill_seconds = 0;  // a step that does both is split by tokens
+  int64_t prefill_tokens = 0;   // prompt tokens computed
+  int64_t reused_tokens = 0;    // prompt tokens found in kept sequences
+  int64_t decode_tokens = 0;    // tokens generated, but for the first of each answer
+  int64_t drafted_tokens = 0;   // proposed by the drafter
+  int64_t accepted_drafts = 0;  // of those
+  double prefill_seconds = 0;   // a step that does both is split by tokens
   double decode_seconds = 0;
   double prefill_rate() const {
     return prefill_seconds > 0 ? static_cast<double>(prefill_tokens) / prefill_seconds : 0;
@@ -113,6 +125,7 @@ class Engine {
     std::vector<int32_t> tokens;  // exactly those in the state
     SequenceState state;
   };
+  // What a sequence gives to a pass: its next tokens, and drafted ones after them.
   struct Part {
     Sequence* sequence;
     int64_t tokens;
@@ -120,9 +133,14 @@ class Engine {
 
   void admit();
   SequenceState begin_state(const std::vector<int32_t>& prompt);
+  void draft();
   std::vector<Part> plan() const;
   void run(const std::vector<Part>& parts);
+  int64_t choose(Sequence& sequence, float* logits, int64_t vocabulary);
+  void score_prompt(Sequence& sequence, const Tensor& hidden, int64_t first_row, int64_t rows);
+  std::optional<int32_t> sample(Sequence& sequence, std::span<float> logits) const;
   void accept(Sequence& sequence, std::span<float> logits);
+  void forbid_ends(const Sequence& sequence, std::span<float> logits) const;
   void finish(Sequence& sequence, FinishReason reason, Event event);
   void keep(Sequence& sequence);
   void remove_finished();
@@ -140,9 +158,14 @@ class Engine {
 
 struct Completion {
   std::vector<int32_t> tokens;
-  std::vector<float> logprobs;  // one per token, if asked for
+  std::vector<float> logprobs;                          // one per token, if asked for
+  std::vector<std::vector<TokenLogprob>> top_logprobs;  // the same
+  std::vector<float> prompt_logprobs;                   // see Event
   std::string text;
   FinishReason finish = FinishReason::failed;
+
+  // Adds what happened; errors are the caller's.
+  void append(Event event);
 };
 // Submits all requests, steps until they are done, and gives their answers in the order of the requests.
 // Error if one failed, or if the engine was not idle.

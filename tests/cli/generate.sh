@@ -31,6 +31,33 @@ err_has "finished: context"
 "$qkv" generate model --prompt "the cat" --max-tokens 5 > /dev/full 2> err
 [ $? -eq 2 ] || complain "a full disk went unnoticed: $(cat err)"
 
+# Choosing tokens: every flag reaches the sampler, log-probabilities come with JSON.
+accepted "$qkv" generate model --prompt "the cat" --max-tokens 3 --temperature 0 --logit-bias 0-inf
+[ "$(cat out)" = '"""' ] || complain "logit bias: $(cat out)"
+accepted "$qkv" generate model --prompt "the cat" --max-tokens 4 --temperature 0 --ban '!!' --ban '""'
+[ "$(cat out)" = '!"!"' ] || complain "banned strings: $(cat out)"
+accepted "$qkv" generate model --prompt "the cat" --max-tokens 2 --temperature 0 --json --logprobs 2 --prompt-logprobs
+out_has '"logprobs":[{"id":0,"text":"!","logprob":-'
+out_has '"top":[{"id":0,"text":"!","logprob":-'
+out_has '"prompt_logprobs":[-'
+refused "expected --json" "$qkv" generate model --prompt x --logprobs 2
+refused "expected a token's id and what to add" "$qkv" generate model --prompt x --logit-bias 3
+refused "samplers: expected names among penalties, dry" "$qkv" generate model --prompt x --samplers "top_k;best"
+refused "mirostat: expected 0 (off), 1 or 2, found 3" "$qkv" generate model --prompt x --mirostat 3
+accepted "$qkv" generate model --prompt "the cat" --max-tokens 9 --samplers llama.cpp --typical-p 0.9 --top-n-sigma 2 \
+  --epsilon-cutoff 0.0001 --eta-cutoff 0.0001 --xtc-probability 0.5 --dynatemp-range 0.3 --dry-multiplier 0.8 --seed 1
+accepted "$qkv" generate model --prompt "the cat" --max-tokens 9 --mirostat 2 --mirostat-tau 4 --seed 1
+
+# Speculation changes nothing about the answer.
+accepted "$qkv" generate model --prompt "the cat" --max-tokens 30 --temperature 0
+cp out first
+for how in --lookup "--draft-model model"; do
+  # shellcheck disable=SC2086
+  accepted "$qkv" generate model --prompt "the cat" --max-tokens 30 --temperature 0 $how
+  cmp -s out first || complain "$how changed the answer"
+  [ "$how" != --lookup ] || err_has "drafted tokens accepted"  # a model of zeros is never sure
+done
+
 # The model's own settings count unless a flag is given.
 echo '{"do_sample": false}' > model/generation_config.json
 accepted "$qkv" generate model --prompt x --max-tokens 4

@@ -347,7 +347,7 @@ TEST(Engine, AModelThatGivesNoNumberFailsItsSequenceOnly) {
   EXPECT_EQ(events[0].finish, FinishReason::length);
   EXPECT_EQ(events[1].finish, FinishReason::failed);
   EXPECT_EQ(events[1].error,
-            "the model gave no number for the token at position 3: its weights or its input overflow");
+            "the token at position 3: the model gave no number, its weights or its input overflow");
   EXPECT_EQ(test::error_of([&] { answer(engine, greedy(bytes("x"), 100)); }), events[1].error);
 }
 

@@ -1,0 +1,148 @@
+// From a pass's logits to the events of each answer: which token, and whether it was the last.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "qkv/core/error.h"
+#include "qkv/engine/engine_sequence.h"
+
+namespace qkv {
+namespace {
+
+constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+
+bool contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+}  // namespace
+
+// Tokens from the logits (1 + drafts, V) of a sequence's last rows, as long as they are what was drafted.
+// Returns how many were chosen.
+int64_t Engine::choose(Sequence& sequence, float* logits, int64_t vocabulary) {
+  const std::vector<int32_t> drafted = std::exchange(sequence.drafted, {});
+  const int64_t before = sequence.length();
+  size_t agreed = 0;
+  for (bool more = true; more; logits += vocabulary) {
+    accept(sequence, {logits, static_cast<size_t>(vocabulary)});
+    more = !sequence.finished && agreed < drafted.size() && sequence.tokens.back() == drafted[agreed];
+    if (more) ++agreed;
+  }
+  if (!drafted.empty()) {
+    stats_.accepted_drafts += static_cast<int64_t>(agreed);
+    sequence.draft_length.report(static_cast<int64_t>(drafted.size()), static_cast<int64_t>(agreed));
+    const int64_t held = before + static_cast<int64_t>(agreed);
+    if (sequence.state.length > held) sequence.state.truncate(held);
+  }
+  return sequence.length() - before;
+}
+
+void Engine::score_prompt(Sequence& sequence, const Tensor& hidden, int64_t first_row, int64_t rows) {
+  constexpr int64_t kRows = 32;  // of logits at a time: a vocabulary is wide
+  const int64_t first_position = sequence.state.length - rows;
+  for (int64_t begin = 0; begin < rows; begin += kRows) {
+    const int64_t end = std::min(rows, begin + kRows);
+    const Tensor logits = model_.logits(hidden.row_view(first_row + begin, first_row + end));
+    const auto vocabulary = static_cast<size_t>(logits.cols());
+    for (int64_t row = begin; row < end; ++row) {
+      const auto next = static_cast<size_t>(first_position + row + 1);
+      if (next >= sequence.request.prompt.size()) return;
+      const float* values = logits.data<float>() + static_cast<size_t>(row - begin) * vocabulary;
+      sequence.prompt_logprobs.push_back(log_probability({values, vocabulary}, sequence.tokens[next]));
+    }
+  }
+}
+
+void Engine::forbid_ends(const Sequence& sequence, std::span<float> logits) const {
+  const auto forbid = [&](const std::vector<int32_t>& ids) {
+    for (const int32_t id : ids) {
+      if (id >= 0 && static_cast<size_t>(id) < logits.size()) logits[static_cast<size_t>(id)] = kForbidden;
+    }
+  };
+  if (tokenizer_ != nullptr && !sequence.request.ignore_eos) forbid(tokenizer_->stop_ids());
+  forbid(sequence.request.stop_ids);
+}
+
+// Draws again while what is drawn would complete a banned string.
+std::optional<int32_t> Engine::sample(Sequence& sequence, std::span<float> logits) const {
+  const auto step = static_cast<uint64_t>(sequence.generated());
+  const std::vector<std::string>& banned = sequence.request.banned_strings;
+  if (banned.empty()) return sequence.sampler.sample(logits, sequence.tokens, step);
+  size_t longest = 0;
+  for (const std::string& text : banned) longest = std::max(longest, text.size());
+  std::vector<float> scratch;
+  while (true) {
+    scratch.assign(logits.begin(), logits.end());
+    Sampler trial = sequence.sampler;  // a draw that is taken back leaves no trace
+    const std::optional<int32_t> token = trial.sample(scratch, sequence.tokens, step);
+    if (!token) return token;
+    std::string text = sequence.recent_bytes;
+    if (!tokenizer_->is_special(*token)) text += tokenizer_->token_bytes(*token);
+    const auto completes = [&](const std::string& word) { return text.find(word) != std::string::npos; };
+    if (std::any_of(banned.begin(), banned.end(), completes)) {
+      logits[static_cast<size_t>(*token)] = kForbidden;
+      continue;
+    }
+    if (text.size() >= longest) text.erase(0, text.size() - (longest - 1));
+    sequence.recent_bytes = std::move(text);
+    sequence.sampler = std::move(trial);
+    return token;
+  }
+}
+
+void Engine::accept(Sequence& sequence, std::span<float> logits) {
+  const Request& request = sequence.request;
+  Event event;
+  event.request = sequence.id;
+  event.prompt_logprobs = std::exchange(sequence.prompt_logprobs, {});
+  std::vector<float> own;  // the model's distribution, which the sampler overwrites
+  if (request.logprobs || request.top_logprobs > 0) own.assign(logits.begin(), logits.end());
+  if (sequence.generated() < request.min_new_tokens) forbid_ends(sequence, logits);
+  const bool numbers = likeliest(logits).has_value();
+  const std::optional<int32_t> token = numbers ? sample(sequence, logits) : std::nullopt;
+  if (!token) {
+    event.error = fmt::format("the token at position {}: {}", sequence.length(),
+                              numbers ? "everything the model could say is forbidden"
+                                      : "the model gave no number, its weights or its input overflow");
+    finish(sequence, FinishReason::failed, std::move(event));
+    return;
+  }
+  sequence.tokens.push_back(*token);
+  event.token = *token;
+  if (request.logprobs) event.logprob = log_probability(own, *token);
+  if (request.top_logprobs > 0) event.top_logprobs = top_logprobs(own, request.top_logprobs);
+
+  if (!request.ignore_eos && tokenizer_ != nullptr && contains(tokenizer_->stop_ids(), *token)) {
+    finish(sequence, FinishReason::eos, std::move(event));
+    return;
+  }
+  if (contains(request.stop_ids, *token)) {
+    finish(sequence, FinishReason::stop, std::move(event));
+    return;
+  }
+  if (sequence.decoder) event.text = sequence.stops.push(sequence.decoder->push(*token));
+  if (sequence.stops.matched()) {
+    finish(sequence, FinishReason::stop, std::move(event));
+  } else if (sequence.generated() >= request.max_new_tokens) {
+    finish(sequence, FinishReason::length, std::move(event));
+  } else if (sequence.length() >= options_.max_context) {
+    finish(sequence, FinishReason::context, std::move(event));
+  } else {
+    events_.push_back(std::move(event));
+  }
+}
+
+void Engine::finish(Sequence& sequence, FinishReason reason, Event event) {
+  if (sequence.decoder) {
+    event.text += sequence.stops.push(sequence.decoder->finish());
+    event.text += sequence.stops.finish();
+  }
+  event.request = sequence.id;
+  event.finish = reason;
+  events_.push_back(std::move(event));
+  sequence.finished = true;
+  sequence.failed = reason == FinishReason::failed;
+  if (options_.drafter != nullptr) options_.drafter->forget(sequence.id);
+}
+
+}  // namespace qkv
