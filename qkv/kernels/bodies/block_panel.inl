@@ -1,0 +1,135 @@
+// Products of rows of blocks with many tokens rounded to bytes, on AVX-512 VNNI: 16 rows are unpacked into a panel once,
+// 16 lanes for 16 rows and 4 neighbouring codes to a lane, and the panel then meets 8 tokens at a time.
+
+constexpr int64_t kPanelRows = 16;
+
+// Row r of a panel is lane 4 * (r % 4) + r / 4: what is left by transposing 4 x 4 words in every quarter of a register.
+HWY_INLINE int64_t lane_of_row(int64_t r) { return 4 * (r % 4) + r / 4; }
+
+// The panel in scratch memory: cols / 4 registers of codes, then a register of scales, and one of offsets if the type has
+// them, per group.
+template <class Block>
+struct Panel {
+  using C = Codes<Block>;
+  uint8_t* codes;
+  float* scales;
+  float* offsets;
+
+  Panel(void* scratch, int64_t cols) : codes(static_cast<uint8_t*>(scratch)) {
+    scales = reinterpret_cast<float*>(codes + kPanelRows * cols);
+    offsets = scales + kPanelRows * (cols / C::group);
+  }
+
+  // 16 codes of each of 16 rows, `stride` bytes apart, to 4 registers.
+  static HWY_INLINE void transpose(const int8_t* q, int64_t stride, uint8_t* out) {
+    __m512i v[4];
+    for (int64_t i = 0; i < 4; ++i) {
+      const auto row = [&](int64_t r) HWY_ATTR {
+        return _mm_load_si128(reinterpret_cast<const __m128i*>(q + (4 * i + r) * stride));
+      };
+      const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(1), 1);
+      const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(row(2)), row(3), 1);
+      v[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+      if constexpr (!C::has_offset) v[i] = _mm512_xor_si512(v[i], _mm512_set1_epi8(static_cast<char>(128)));
+    }
+    const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+    const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
+    _mm512_store_si512(out, _mm512_unpacklo_epi64(a, c));
+    _mm512_store_si512(out + 64, _mm512_unpackhi_epi64(a, c));
+    _mm512_store_si512(out + 128, _mm512_unpacklo_epi64(b, d));
+    _mm512_store_si512(out + 192, _mm512_unpackhi_epi64(b, d));
+  }
+
+  // `rows` <= 16 rows; the missing ones repeat the last.
+  HWY_INLINE void fill(const Block* blocks, int64_t rows, int64_t cols) {
+    HWY_ALIGN int8_t q[kPanelRows * kSuperBlock];
+    HWY_ALIGN float s[16], m[16];
+    for (int64_t first = 0; first < cols; first += kSuperBlock) {
+      const int64_t values = cols - first < kSuperBlock ? cols - first : kSuperBlock;
+      for (int64_t r = 0; r < kPanelRows; ++r) {
+        const Block* block = blocks + ((r < rows ? r : rows - 1) * cols + first) / Block::length;
+        for (int64_t i = 0; i < values; i += Block::length, ++block) {
+          put_codes(*block, q + r * kSuperBlock + i);
+          C::scales(*block, s, m);
+          for (int64_t g = 0; g < Block::length / C::group; ++g) {
+            const int64_t at = ((first + i) / C::group + g) * kPanelRows + lane_of_row(r);
+            scales[at] = s[g];
+            if constexpr (C::has_offset) offsets[at] = m[g];
+          }
+        }
+      }
+      for (int64_t i = 0; i < values; i += 16) transpose(q + i, kSuperBlock, codes + (first + i) * kPanelRows);
+    }
+  }
+
+  // Adds 16 rows x `tokens` tokens of groups of 32 values.
+  template <int tokens>
+  HWY_INLINE void multiply(const Int8Rows& x, int64_t token, int64_t rows, float* y, int64_t y_stride) const {
+    __m512 sums[tokens];
+    for (int t = 0; t < tokens; ++t) sums[t] = _mm512_setzero_ps();
+    const int8_t* in = x.codes + token * x.cols;
+    for (int64_t g = 0; g < x.cols / 32; ++g) {
+      __m512 products[tokens];
+      for (int64_t part = 0; part < 32 / C::group; ++part) {
+        constexpr int64_t words = C::group / 4;
+        const int64_t group = g * (32 / C::group) + part;
+        const uint8_t* q = codes + group * C::group * kPanelRows;
+        __m512i dots[tokens];
+        for (int t = 0; t < tokens; ++t) {
+          if constexpr (C::has_offset) {
+            dots[t] = _mm512_setzero_si512();
+          } else {
+            const int32_t* sum = x.code_sums16 + (token + t) * (x.cols / 16) + group * (C::group / 16);
+            dots[t] = _mm512_set1_epi32(-128 * (C::group == 16 ? sum[0] : sum[0] + sum[1]));
+          }
+        }
+        for (int64_t i = 0; i < words; ++i) {
+          const __m512i w = _mm512_load_si512(q + 64 * i);
+          for (int t = 0; t < tokens; ++t) {
+            int32_t four;
+            std::memcpy(&four, in + t * x.cols + group * C::group + 4 * i, sizeof(four));
+            dots[t] = _mm512_dpbusd_epi32(dots[t], w, _mm512_set1_epi32(four));
+          }
+        }
+        const __m512 scale = _mm512_load_ps(scales + group * kPanelRows);
+        for (int t = 0; t < tokens; ++t) {
+          const __m512 floats = _mm512_cvtepi32_ps(dots[t]);
+          products[t] = part == 0 ? _mm512_mul_ps(floats, scale) : _mm512_fmadd_ps(floats, scale, products[t]);
+        }
+        if constexpr (C::has_offset) {
+          const __m512 offset = _mm512_load_ps(offsets + group * kPanelRows);
+          for (int t = 0; t < tokens; ++t) {
+            const float sum = C::group == 16 ? x.sums16[(token + t) * (x.cols / 16) + group] : x.sums32[(token + t) * (x.cols / 32) + group];
+            sums[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum), sums[t]);
+          }
+        }
+      }
+      for (int t = 0; t < tokens; ++t) {
+        sums[t] = _mm512_fmadd_ps(products[t], _mm512_set1_ps(x.scales[(token + t) * (x.cols / 32) + g]), sums[t]);
+      }
+    }
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const auto present = static_cast<__mmask16>((1u << rows) - 1);
+    for (int t = 0; t < tokens; ++t) {
+      _mm512_mask_storeu_ps(y + t * y_stride, present, _mm512_permutexvar_ps(order, sums[t]));
+    }
+  }
+};
+
+// From this many tokens up, panels beat the row at a time.
+constexpr int64_t kPanelTokens = 9;
+
+template <class Block>
+void int8_panel_product(const void* blocks, const Int8Rows& x, float* y, int64_t rows, int64_t y_stride, void* scratch) {
+  if (x.rows < kPanelTokens) return int8_product<Block>(blocks, x, y, rows, y_stride, scratch);
+  const auto* first = static_cast<const Block*>(blocks);
+  Panel<Block> panel(scratch, x.cols);
+  for (int64_t r = 0; r < rows; r += kPanelRows, first += kPanelRows * x.cols / Block::length) {
+    const int64_t some = rows - r < kPanelRows ? rows - r : kPanelRows;
+    panel.fill(first, some, x.cols);
+    int64_t t = 0;
+    for (; t + 8 <= x.rows; t += 8) panel.template multiply<8>(x, t, some, y + t * y_stride + r, y_stride);
+    for (; t + 2 <= x.rows; t += 2) panel.template multiply<2>(x, t, some, y + t * y_stride + r, y_stride);
+    if (t < x.rows) panel.template multiply<1>(x, t, some, y + t * y_stride + r, y_stride);
+  }
+}
