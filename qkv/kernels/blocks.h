@@ -323,7 +323,10 @@ struct Int8Rows {
   const int32_t* code_sums16 = nullptr;   // sums of the codes, per 16
   int64_t rows = 0, cols = 0;             // cols is a multiple of 32
 };
-// Scratch that int8_product needs, 64-byte aligned.
+// Up to so many rows are taken as few by int8_product: every row of the weight by itself. More of them meet 16 rows of the
+// weight at a time, unpacked into scratch memory, which is 64-byte aligned; few rows need none.
+constexpr int64_t kInt8FewRows = 2;
+constexpr int64_t kInt8PanelRows = 16;
 constexpr size_t int8_scratch_bytes(int64_t cols) { return static_cast<size_t>(24 * cols); }
 
 // Kernels on rows of blocks; conventions as in kernels.h. n and cols are multiples of the type's block

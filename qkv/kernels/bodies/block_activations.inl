@@ -1,6 +1,6 @@
 // Activations rounded to bytes.
 
-// 32 values: scale = largest magnitude / 127, NaN if any is not finite.
+// A group of smaller values counts as zeros: the inverse of its scale would not be finite.
 void round_activations(const float* x, int64_t n, int8_t* codes, float* scales, float* sums16, float* sums32, int32_t* code_sums16) {
   const hn::Rebind<int16_t, DF> d16;
   const hn::Rebind<int8_t, DF> d8;
@@ -13,12 +13,13 @@ void round_activations(const float* x, int64_t n, int8_t* codes, float* scales, 
       nothing = hn::MulAdd(v, hn::Zero(df), nothing);
     }
     const float scale = hn::GetLane(hn::MaxOfLanes(df, largest)) / 127.0f + hn::GetLane(hn::SumOfLanes(df, nothing));
-    const VF inverse = hn::Set(df, scale > 0 && scale < 3e36f ? 1.0f / scale : 0.0f);
+    const bool zeros = !(scale >= kLeastActivationScale);  // NaN, too
+    const VF inverse = hn::Set(df, 1.0f / scale);
     int32_t sums[2];
     for (int64_t part = 0; part < 2; ++part) {
       auto sum = hn::Zero(DI());
       for (int64_t i = 16 * part; i < 16 * (part + 1); i += kLanes) {
-        const auto q = hn::NearestInt(hn::Mul(load(in + i), inverse));
+        const auto q = zeros ? hn::Zero(DI()) : hn::NearestInt(hn::Mul(load(in + i), inverse));
         sum = hn::Add(sum, q);
         hn::StoreU(hn::DemoteTo(d8, hn::DemoteTo(d16, q)), d8, codes + 32 * g + i);
       }

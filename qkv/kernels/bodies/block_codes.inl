@@ -1,8 +1,10 @@
-// Unpacking of block types into signed byte codes and the scales and offsets of their groups, so that
-// value = scale * code + offset, in two roundings; layouts in blocks.h. One struct per type:
+// Unpacking of block types into byte codes and the scales and offsets of their groups, so that
+// value = scale * (code - raise) + offset, in two roundings; layouts in blocks.h. One struct per type:
 //
 //   group               values that share a scale
-//   has_offset          whether there is an offset; the codes are then below 128
+//   has_offset          whether there is an offset; raise is then 0
+//   is_signed           whether codes may be negative; raise is then 0. All others are below 64
+//   raise               what is to be taken off the codes
 //   piece<p>(block, i)  codes of values 32 p + i ..., as many as DB32 has lanes
 //   scales(block, s, m) writes the groups' scales and offsets, room for 16 each
 
@@ -53,10 +55,13 @@ HWY_INLINE void scaled16(VF factor, VB16 v, float* s) {
 // ---- nibbles in halves ----
 
 // Codes of a "halves" group of 32: the low nibbles of 16 bytes, then the high ones.
-HWY_INLINE VB32 nibble_halves(const uint8_t* qs, int64_t i) {
+template <class D = DB32>  // a template, so that the branch of other sets is not compiled
+HWY_INLINE hn::Vec<D> nibble_halves(const uint8_t* qs, int64_t i) {
   const VB16 v = bytes16(qs);
-  if constexpr (kBytes32 == 32) {
-    return hn::Combine(db32, field<4>(db16, v, 15), field<0>(db16, v, 15));
+  if constexpr (hn::MaxLanes(D()) == 32) {
+    const hn::Repartition<uint16_t, DB16> wide;
+    const VB16 high = hn::BitCast(db16, hn::ShiftRight<4>(hn::BitCast(wide, v)));
+    return hn::And(hn::Combine(D(), high, v), hn::Set(D(), uint8_t{15}));
   } else {
     return i == 0 ? field<0>(db16, v, 15) : field<4>(db16, v, 15);
   }
@@ -76,17 +81,19 @@ template <class Block>
 struct Codes;
 
 // Of the types with one scale and no offset.
-template <class Block>
+template <class Block, int kRaise>
 struct SingleScale {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
+  static constexpr bool has_offset = false, is_signed = kRaise == 0;
+  static constexpr int raise = kRaise;
   static HWY_INLINE void scales(const Block& b, float* s, float*) { s[0] = half_scalar(b.d); }
 };
 // Of the types with one scale and one offset.
 template <class Block>
 struct ScaleAndOffset {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = true;
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
   static HWY_INLINE void scales(const Block& b, float* s, float* m) {
     s[0] = half_scalar(b.d);
     m[0] = half_scalar(b.m);
@@ -94,10 +101,10 @@ struct ScaleAndOffset {
 };
 
 template <>
-struct Codes<BlockQ4_0> : SingleScale<BlockQ4_0> {
+struct Codes<BlockQ4_0> : SingleScale<BlockQ4_0, 8> {
   template <int>
   static HWY_INLINE VB32 piece(const BlockQ4_0& b, int64_t i) {
-    return hn::Sub(nibble_halves(b.qs, i), hn::Set(db32, uint8_t{8}));
+    return nibble_halves(b.qs, i);
   }
 };
 
@@ -110,10 +117,10 @@ struct Codes<BlockQ4_1> : ScaleAndOffset<BlockQ4_1> {
 };
 
 template <>
-struct Codes<BlockQ5_0> : SingleScale<BlockQ5_0> {
+struct Codes<BlockQ5_0> : SingleScale<BlockQ5_0, 16> {
   template <int>
   static HWY_INLINE VB32 piece(const BlockQ5_0& b, int64_t i) {
-    return hn::Sub(hn::Or(nibble_halves(b.qs, i), fifth_bits(b.qh, i)), hn::Set(db32, uint8_t{16}));
+    return hn::Or(nibble_halves(b.qs, i), fifth_bits(b.qh, i));
   }
 };
 
@@ -126,7 +133,7 @@ struct Codes<BlockQ5_1> : ScaleAndOffset<BlockQ5_1> {
 };
 
 template <>
-struct Codes<BlockQ8_0> : SingleScale<BlockQ8_0> {
+struct Codes<BlockQ8_0> : SingleScale<BlockQ8_0, 0> {
   template <int>
   static HWY_INLINE VB32 piece(const BlockQ8_0& b, int64_t i) {
     return bytes32(b.qs + i);
@@ -134,7 +141,7 @@ struct Codes<BlockQ8_0> : SingleScale<BlockQ8_0> {
 };
 
 template <>
-struct Codes<BlockIq4Nl> : SingleScale<BlockIq4Nl> {
+struct Codes<BlockIq4Nl> : SingleScale<BlockIq4Nl, 0> {
   template <int>
   static HWY_INLINE VB32 piece(const BlockIq4Nl& b, int64_t i) {
     return looked_up(kIq4Values, b.qs, i);
@@ -144,7 +151,8 @@ struct Codes<BlockIq4Nl> : SingleScale<BlockIq4Nl> {
 template <>
 struct Codes<BlockMxfp4> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
+  static constexpr bool has_offset = false, is_signed = true;
+  static constexpr int raise = 0;
   template <int>
   static HWY_INLINE VB32 piece(const BlockMxfp4& b, int64_t i) {
     return looked_up(kMxfp4Values, b.qs, i);
@@ -160,7 +168,8 @@ struct Codes<BlockMxfp4> {
 template <>
 struct Codes<BlockQ2K> {
   static constexpr int64_t group = 16;
-  static constexpr bool has_offset = true;
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
   template <int p>
   static HWY_INLINE VB32 piece(const BlockQ2K& b, int64_t i) {
     return field<2 * (p % 4)>(db32, bytes32(b.qs + 32 * (p / 4) + i), 3);
@@ -185,12 +194,13 @@ HWY_INLINE hn::Vec<DU32x4> masked(hn::Vec<DU32x4> v, uint32_t mask) { return hn:
 template <>
 struct Codes<BlockQ3K> {
   static constexpr int64_t group = 16;
-  static constexpr bool has_offset = false;
+  static constexpr bool has_offset = false, is_signed = false;
+  static constexpr int raise = 4;
   template <int p>
   static HWY_INLINE VB32 piece(const BlockQ3K& b, int64_t i) {
     const VB32 low = field<2 * (p % 4)>(db32, bytes32(b.qs + 32 * (p / 4) + i), 3);
     const VB32 high = field<p - 2>(db32, bytes32(b.hmask + i), 4);
-    return hn::Sub(hn::Or(low, high), hn::Set(db32, uint8_t{4}));
+    return hn::Or(low, high);
   }
   static HWY_INLINE void scales(const BlockQ3K& b, float* s, float*) {
     const auto w = words(b.scales);  // and what follows them in the block
@@ -229,7 +239,8 @@ HWY_INLINE void scales_and_minima(const uint8_t* packed, f16 d, f16 dmin, float*
 template <>
 struct Codes<BlockQ4K> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = true;
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
   template <int p>
   static HWY_INLINE VB32 piece(const BlockQ4K& b, int64_t i) {
     return field<4 * (p % 2)>(db32, bytes32(b.qs + 32 * (p / 2) + i), 15);
@@ -240,7 +251,8 @@ struct Codes<BlockQ4K> {
 template <>
 struct Codes<BlockQ5K> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = true;
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
   template <int p>
   static HWY_INLINE VB32 piece(const BlockQ5K& b, int64_t i) {
     const VB32 low = field<4 * (p % 2)>(db32, bytes32(b.qs + 32 * (p / 2) + i), 15);
@@ -252,12 +264,13 @@ struct Codes<BlockQ5K> {
 template <>
 struct Codes<BlockQ6K> {
   static constexpr int64_t group = 16;
-  static constexpr bool has_offset = false;
+  static constexpr bool has_offset = false, is_signed = false;
+  static constexpr int raise = 32;
   template <int p>
   static HWY_INLINE VB32 piece(const BlockQ6K& b, int64_t i) {
     const VB32 low = field<4 * (p % 4 / 2)>(db32, bytes32(b.ql + 64 * (p / 4) + 32 * (p % 2) + i), 15);
     const VB32 high = field<2 * (p % 4) - 4>(db32, bytes32(b.qh + 32 * (p / 4) + i), 0x30);
-    return hn::Sub(hn::Or(low, high), hn::Set(db32, uint8_t{32}));
+    return hn::Or(low, high);
   }
   static HWY_INLINE void scales(const BlockQ6K& b, float* s, float*) { scaled16(half(b.d), bytes16(b.scales), s); }
 };
@@ -265,7 +278,8 @@ struct Codes<BlockQ6K> {
 template <>
 struct Codes<BlockIq4Xs> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
+  static constexpr bool has_offset = false, is_signed = true;
+  static constexpr int raise = 0;
   template <int p>
   static HWY_INLINE VB32 piece(const BlockIq4Xs& b, int64_t i) {
     return looked_up(kIq4Values, b.qs + 16 * p, i);
@@ -288,9 +302,13 @@ struct Codes<BlockIq4Xs> {
   }
 };
 
-// All codes of a block, in order.
-template <class Block, int p = 0>
+// All codes of a block less their raise, or `less`, in order.
+template <class Block, int less = Codes<Block>::raise, int p = 0>
 HWY_INLINE void put_codes(const Block& block, int8_t* q) {
-  for (int64_t i = 0; i < 32; i += kBytes32) put32(Codes<Block>::template piece<p>(block, i), q + 32 * p + i);
-  if constexpr (32 * (p + 1) < Block::length) put_codes<Block, p + 1>(block, q);
+  for (int64_t i = 0; i < 32; i += kBytes32) {
+    VB32 codes = Codes<Block>::template piece<p>(block, i);
+    if constexpr (less != 0) codes = hn::Sub(codes, hn::Set(db32, static_cast<uint8_t>(less)));
+    put32(codes, q + 32 * p + i);
+  }
+  if constexpr (32 * (p + 1) < Block::length) put_codes<Block, less, p + 1>(block, q);
 }

@@ -1,7 +1,7 @@
 // Products of rows of blocks with many tokens rounded to bytes, on AVX-512 VNNI: 16 rows are unpacked into a panel once,
 // 16 lanes for 16 rows and 4 neighbouring codes to a lane, and the panel then meets 8 tokens at a time.
 
-constexpr int64_t kPanelRows = 16;
+constexpr int64_t kPanelRows = kInt8PanelRows;
 
 // Row r of a panel is lane 4 * (r % 4) + r / 4: what is left by transposing 4 x 4 words in every quarter of a register.
 HWY_INLINE int64_t lane_of_row(int64_t r) { return 4 * (r % 4) + r / 4; }
@@ -11,6 +11,7 @@ HWY_INLINE int64_t lane_of_row(int64_t r) { return 4 * (r % 4) + r / 4; }
 template <class Block>
 struct Panel {
   using C = Codes<Block>;
+  static constexpr int kRaise = C::is_signed ? 128 : C::raise;
   uint8_t* codes;
   float* scales;
   float* offsets;
@@ -30,7 +31,7 @@ struct Panel {
       const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(1), 1);
       const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(row(2)), row(3), 1);
       v[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-      if constexpr (!C::has_offset) v[i] = _mm512_xor_si512(v[i], _mm512_set1_epi8(static_cast<char>(128)));
+      if constexpr (C::is_signed) v[i] = _mm512_xor_si512(v[i], _mm512_set1_epi8(static_cast<char>(128)));
     }
     const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
     const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
@@ -49,7 +50,7 @@ struct Panel {
       for (int64_t r = 0; r < kPanelRows; ++r) {
         const Block* block = blocks + ((r < rows ? r : rows - 1) * cols + first) / Block::length;
         for (int64_t i = 0; i < values; i += Block::length, ++block) {
-          put_codes(*block, q + r * kSuperBlock + i);
+          put_codes<Block, 0>(*block, q + r * kSuperBlock + i);
           C::scales(*block, s, m);
           for (int64_t g = 0; g < Block::length / C::group; ++g) {
             const int64_t at = ((first + i) / C::group + g) * kPanelRows + lane_of_row(r);
@@ -80,7 +81,7 @@ struct Panel {
             dots[t] = _mm512_setzero_si512();
           } else {
             const int32_t* sum = x.code_sums16 + (token + t) * (x.cols / 16) + group * (C::group / 16);
-            dots[t] = _mm512_set1_epi32(-128 * (C::group == 16 ? sum[0] : sum[0] + sum[1]));
+            dots[t] = _mm512_set1_epi32(-kRaise * (C::group == 16 ? sum[0] : sum[0] + sum[1]));
           }
         }
         for (int64_t i = 0; i < words; ++i) {
@@ -116,12 +117,9 @@ struct Panel {
   }
 };
 
-// From this many tokens up, panels beat the row at a time.
-constexpr int64_t kPanelTokens = 9;
-
 template <class Block>
 void int8_panel_product(const void* blocks, const Int8Rows& x, float* y, int64_t rows, int64_t y_stride, void* scratch) {
-  if (x.rows < kPanelTokens) return int8_product<Block>(blocks, x, y, rows, y_stride, scratch);
+  if (x.rows <= kInt8FewRows) return int8_product<Block>(blocks, x, y, rows, y_stride, scratch);
   const auto* first = static_cast<const Block*>(blocks);
   Panel<Block> panel(scratch, x.cols);
   for (int64_t r = 0; r < rows; r += kPanelRows, first += kPanelRows * x.cols / Block::length) {
@@ -129,6 +127,7 @@ void int8_panel_product(const void* blocks, const Int8Rows& x, float* y, int64_t
     panel.fill(first, some, x.cols);
     int64_t t = 0;
     for (; t + 8 <= x.rows; t += 8) panel.template multiply<8>(x, t, some, y + t * y_stride + r, y_stride);
+    for (; t + 4 <= x.rows; t += 4) panel.template multiply<4>(x, t, some, y + t * y_stride + r, y_stride);
     for (; t + 2 <= x.rows; t += 2) panel.template multiply<2>(x, t, some, y + t * y_stride + r, y_stride);
     if (t < x.rows) panel.template multiply<1>(x, t, some, y + t * y_stride + r, y_stride);
   }
