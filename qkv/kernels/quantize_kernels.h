@@ -71,9 +71,10 @@ struct QuantizeKernels {
   void (*nearest_f16)(const float* wanted, float* nearest);
 
   // ---- codebooks ----
-  // A vector's values are weighed against every entry of a codebook at once: `grid` and `squares` are (dims,
-  // entries), entries a multiple of kGroupLanes. products[e] = sum over i of wx[i] grid[i][e], norms[e] = sum
-  // of w[i] squares[i][e].
+  // A vector's values are weighed against every entry of a codebook at once. `grid` and `squares` hold the
+  // entries, a multiple of kGroupLanes, in tiles: value i of entry e is at [(e / kGroupLanes * dims + i) *
+  // kGroupLanes + e % kGroupLanes], so that they are read in order. products[e] = sum over i of wx[i] grid(e,
+  // i), norms[e] = sum of w[i] squares(e, i).
   void (*grid_products)(const float* wx, const float* w, const float* grid, const float* squares, int dims,
                         int entries, float* products, float* norms);
   // The most that any entry lowers the error at a scale: scale (2 products[e] - scale norms[e]).

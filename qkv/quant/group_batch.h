@@ -20,16 +20,18 @@ struct BlockSource {
   const float* importance;  // (cols) or null
 };
 
-// The weights of `count` values of one block: their columns' importances times 1 + |x| / rms. Larger values
-// count more, because they are larger where the model makes more of them: of two quantizations with the same
+// The weights of `count` values of one block: their columns' importances, or 1 + |x| / rms where there are
+// none. Larger values stand where the model makes more of its inputs: of two quantizations with the same
 // squared error, the one that is better at large values diverges less (docs/decisions.md).
 inline void block_weights(const float* x, int count, const float* importance, float* w) {
+  if (importance != nullptr) {
+    std::copy_n(importance, count, w);
+    return;
+  }
   float squares = 0;
   for (int i = 0; i < count; ++i) squares += x[i] * x[i];
   const float inverse = squares > 1e-30f ? 1.0f / std::sqrt(squares / static_cast<float>(count)) : 0.0f;
   for (int i = 0; i < count; ++i) w[i] = 1.0f + std::abs(x[i]) * inverse;
-  if (importance == nullptr) return;
-  for (int i = 0; i < count; ++i) w[i] *= importance[i];
 }
 
 // `count` <= kGroupLanes groups of n values from value `first` of the source on, lanes side by side; lanes

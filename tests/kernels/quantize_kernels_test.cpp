@@ -121,7 +121,7 @@ TEST(QuantizeKernels, NearestF16AndItsNeighbours) {
       const f16 nearest = to_f16(clamped);
       EXPECT_EQ(found[i], to_float(nearest)) << wanted[i];
       EXPECT_FALSE(std::signbit(found[i]) && found[i] == 0) << wanted[i];
-      const uint16_t magnitude = nearest.bits & 0x7FFF, sign = wanted[i] < 0 ? 0x8000 : 0;
+      const uint16_t magnitude = nearest.bits & 0x7FFF, sign = std::signbit(wanted[i]) ? 0x8000 : 0;
       const uint16_t beyond = std::min<uint16_t>(0x7BFF, static_cast<uint16_t>(magnitude + 1));
       const uint16_t before = magnitude == 0 ? 0 : static_cast<uint16_t>(magnitude - 1);
       EXPECT_EQ(found[kGroupLanes + i], to_float(f16{static_cast<uint16_t>(sign | beyond)})) << wanted[i];
@@ -212,6 +212,16 @@ TEST(QuantizeKernels, CodebookSearchesAreExact) {
   const QuantizeKernels& scalar = quantize_kernels_for(Isa::scalar);
   scalar.grid_products(wx.data(), w.data(), grid.data(), squares.data(), dims, entries,
                        expected_products.data(), expected_norms.data());
+  for (size_t e = 0; e < entries; ++e) {
+    double product = 0, norm = 0;
+    for (size_t i = 0; i < dims; ++i) {
+      const size_t at = (e / kGroupLanes * dims + i) * kGroupLanes + e % kGroupLanes;
+      product += static_cast<double>(wx[i]) * static_cast<double>(grid[at]);
+      norm += static_cast<double>(w[i]) * static_cast<double>(squares[at]);
+    }
+    EXPECT_NEAR(expected_products[e], product, 1e-4);
+    EXPECT_NEAR(expected_norms[e], norm, 1e-4);
+  }
   for (const Isa isa : available_isas()) {
     const QuantizeKernels& k = quantize_kernels_for(isa);
     k.grid_products(wx.data(), w.data(), grid.data(), squares.data(), dims, entries, products.data(),

@@ -364,8 +364,9 @@ void grid_products(const float* wx, const float* w, const float* grid, const flo
                    float* products, float* norms) {
   for (int64_t e = 0; e < entries; e += kLanes) {
     VF product = hn::Zero(df), norm = product;
+    const int64_t tile = e / kGroupLanes * dims * kGroupLanes + e % kGroupLanes;
     for (int i = 0; i < dims; ++i) {
-      const int64_t at = int64_t{i} * entries + e;
+      const int64_t at = tile + int64_t{i} * kGroupLanes;
       product = hn::Add(product, hn::Mul(hn::Set(df, wx[i]), load(grid + at)));
       norm = hn::Add(norm, hn::Mul(hn::Set(df, w[i]), load(squares + at)));
     }
