@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "calibration.h"
 #include "commands.h"
 #include "console.h"
 #include "qkv/compress/quantize.h"
@@ -19,7 +20,7 @@ namespace qkv {
 namespace {
 
 struct QuantizeCommand {
-  std::string input, output, type = "Q4_K_M", importance, output_type, embedding_type;
+  std::string input, output, type = "Q4_K_M", importance, calibration, output_type, embedding_type;
   std::vector<std::string> tensor_types;
   bool pure = false, keep_nonfinite = false, dry_run = false, json = false;
 };
@@ -124,9 +125,12 @@ void quantize(const QuantizeCommand& command) {
   std::optional<Importance> importance;
   if (!command.importance.empty()) {
     importance = read_importance(command.importance);
-    options.importance = &*importance;
     options.importance_name = command.importance;
+  } else if (!command.calibration.empty()) {
+    importance = calibrated_importance(command.input, command.calibration, {});
+    options.importance_name = command.calibration;
   }
+  if (importance) options.importance = &*importance;
   const auto source = open_checkpoint(command.input);
   const QuantizePlan plan = plan_quantization(*source, options);
   if (command.dry_run) {
@@ -189,6 +193,10 @@ void add_quantize(CLI::App& app) {
                    "of each matrix "
                    "matter most")
       ->type_name("FILE");
+  verb->add_option("--calibrate", command->calibration,
+                   "A text to measure importances on, in place of --imatrix")
+      ->type_name("TEXT")
+      ->excludes("--imatrix");
   verb->add_flag("--keep-nonfinite", command->keep_nonfinite,
                  "Leave tensors that have NaN or infinite values as they are instead of refusing them");
   verb->add_flag("--dry-run", command->dry_run, "Only say what would be written");

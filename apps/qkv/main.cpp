@@ -109,6 +109,7 @@ int run(int argc, char** argv) {
   add_init(app);
   add_quantize(app);
   add_prune(app);
+  add_imatrix(app);
   add_train(app);
   add_eval(app);
   add_bench(app);

@@ -28,29 +28,31 @@ constexpr uint32_t kQuantizationVersion = 2;
 // Values that a thread takes at a time.
 constexpr int64_t kPiece = int64_t{1} << 15;
 
-// The index of the first value that is NaN or infinite; n if there is none.
-int64_t first_nonfinite(const float* x, int64_t n) {
-  uint32_t found = 0;
+// The index of the first value that is NaN, infinite or larger than can be quantized; n if there is none.
+int64_t first_unfit(const float* x, int64_t n) {
+  uint32_t most = 0;
+  std::memcpy(&most, &kMostQuantizable, sizeof most);
+  uint32_t largest = 0;  // magnitudes compare like their bits, and NaN lies above infinity
   for (int64_t i = 0; i < n; ++i) {
     uint32_t bits = 0;
     std::memcpy(&bits, x + i, sizeof bits);
-    found |= static_cast<uint32_t>((bits & 0x7F800000u) == 0x7F800000u);
+    largest = std::max(largest, bits & 0x7FFFFFFFu);
   }
-  if (found == 0) return n;
-  return std::find_if(x, x + n, [](float v) { return !std::isfinite(v); }) - x;
+  if (largest <= most) return n;
+  return std::find_if(x, x + n, [](float v) { return !(std::abs(v) <= kMostQuantizable); }) - x;
 }
 
-bool is_finite(const Tensor& values) {
-  std::atomic<bool> finite = true;
+bool is_quantizable(const Tensor& values) {
+  std::atomic<bool> fits = true;
   parallel_for(values.rows(), std::max<int64_t>(1, kPiece / std::max<int64_t>(1, values.cols())),
                [&](int64_t begin, int64_t end) {
                  std::vector<float> row(static_cast<size_t>(values.cols()));
-                 for (int64_t r = begin; r < end && finite; ++r) {
+                 for (int64_t r = begin; r < end && fits; ++r) {
                    widen(values.raw(), values.dtype(), r * values.cols(), values.cols(), row.data());
-                   if (first_nonfinite(row.data(), values.cols()) < values.cols()) finite = false;
+                   if (first_unfit(row.data(), values.cols()) < values.cols()) fits = false;
                  }
                });
-  return finite;
+  return fits;
 }
 
 // Of one source tensor after the other.
@@ -79,8 +81,9 @@ class TypeChooser {
           "TEXT gives them",
           source_.path(), entry.name, name(type));
     }
-    if (options_.keep_nonfinite && type != entry.type && !is_finite(make_tensor(source_, planned))) {
-      note = fmt::format("it has values that are NaN or infinite: kept as {}", name(entry.type));
+    if (options_.keep_nonfinite && type != entry.type && !is_quantizable(make_tensor(source_, planned))) {
+      note = fmt::format("with values that are NaN, infinite or beyond {}: kept as {}", kMostQuantizable,
+                         name(entry.type));
       return entry.type;
     }
     return type;
@@ -162,12 +165,12 @@ Tensor quantize_tensor(const Tensor& values, DType type, const std::vector<float
     auto& floats = scratch[static_cast<size_t>(thread)];
     floats.resize(static_cast<size_t>(step * cols));
     widen(values.raw(), values.dtype(), begin * cols, count * cols, floats.data());
-    const int64_t bad = first_nonfinite(floats.data(), count * cols);
+    const int64_t bad = first_unfit(floats.data(), count * cols);
     require(bad == count * cols,
-            "{}: expected finite values, found {} at row {}, column {}; --keep-nonfinite leaves such tensors "
-            "as they are",
-            where, bad < count * cols ? floats[static_cast<size_t>(bad)] : 0.0f, begin + bad / cols,
-            bad % cols);
+            "{}: expected finite values up to {}, found {} at row {}, column {}; --keep-nonfinite leaves such "
+            "tensors as they are",
+            where, kMostQuantizable, bad < count * cols ? floats[static_cast<size_t>(bad)] : 0.0f,
+            begin + bad / cols, bad % cols);
     const float* weights =
         importance == nullptr ? nullptr : importance->data() + (stacked ? expert * cols : 0);
     quantize_rows(*block, floats.data(), count, cols, weights, result.raw() + begin * row_bytes);

@@ -9,21 +9,21 @@ const QuantizeKernels& quantize_kernels_for(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
     case Isa::avx2: {
-      static const QuantizeKernels table = quantize_kernels_avx2();
+      static const QuantizeKernels table = kernels_avx2_quantize();
       return table;
     }
     case Isa::avx512: {
-      static const QuantizeKernels table = quantize_kernels_avx512();
+      static const QuantizeKernels table = kernels_avx512_quantize();
       return table;
     }
 #elif defined(__aarch64__)
     case Isa::neon: {
-      static const QuantizeKernels table = quantize_kernels_neon();
+      static const QuantizeKernels table = kernels_neon_quantize();
       return table;
     }
 #endif
     default: {
-      static const QuantizeKernels table = quantize_kernels_scalar();
+      static const QuantizeKernels table = kernels_scalar_quantize();
       return table;
     }
   }

@@ -28,11 +28,13 @@ struct Levels {
   int least = 0, most = 0;
 };
 
-// Candidates of a search: the extreme value of a group is mapped to least + first + k * step, k = 0 ... count
-// - 1.
+// Candidates of a search: the extreme value of a group is mapped to least - (first + k * step), k = 0 ...
+// count - 1; with `both_ends` also to most + (first + k * step). (For codes from 0 on: the spread to most +
+// first + k * step.)
 struct SearchSteps {
   float first = 0, step = 0;
   int count = 0;
+  bool both_ends = false;
 };
 
 // Sums of a group with its codes: what a better common scale of several groups is solved from.
@@ -64,6 +66,21 @@ struct QuantizeKernels {
                         const float* offset, int8_t* codes, GroupSums* sums);
   void (*encode_scale)(const float* x, const float* w, int n, Levels levels, const float* scale,
                        int8_t* codes, GroupSums* sums);
+  // The f16 values nearest to `wanted` and next to it: nearest[0 ... 31] the nearest itself, then the one
+  // beyond it (farther from zero), then the one before it. Cut to what f16 holds; 0 has no neighbour before.
+  void (*nearest_f16)(const float* wanted, float* nearest);
+
+  // ---- codebooks ----
+  // A vector's values are weighed against every entry of a codebook at once. `grid` and `squares` hold the
+  // entries, a multiple of kGroupLanes, in tiles: value i of entry e is at [(e / kGroupLanes * dims + i) *
+  // kGroupLanes + e % kGroupLanes], so that they are read in order. products[e] = sum over i of wx[i] grid(e,
+  // i), norms[e] = sum of w[i] squares(e, i).
+  void (*grid_products)(const float* wx, const float* w, const float* grid, const float* squares, int dims,
+                        int entries, float* products, float* norms);
+  // The most that any entry lowers the error at a scale: scale (2 products[e] - scale norms[e]).
+  float (*grid_gain)(const float* products, const float* norms, int entries, float scale);
+  // The first entry that does.
+  int (*grid_best)(const float* products, const float* norms, int entries, float scale);
 };
 
 // Of the active instruction set, and of one that the CPU has.
@@ -71,9 +88,9 @@ const QuantizeKernels& quantize_kernels();
 const QuantizeKernels& quantize_kernels_for(Isa isa);
 
 // The tables that the instruction-set translation units make.
-QuantizeKernels quantize_kernels_scalar();
-QuantizeKernels quantize_kernels_avx2();
-QuantizeKernels quantize_kernels_avx512();
-QuantizeKernels quantize_kernels_neon();
+QuantizeKernels kernels_scalar_quantize();
+QuantizeKernels kernels_avx2_quantize();
+QuantizeKernels kernels_avx512_quantize();
+QuantizeKernels kernels_neon_quantize();
 
 }  // namespace qkv

@@ -10,5 +10,7 @@ namespace qkv {
 void quantize_single_scale(BlockType type, const BlockSource& source, void* out);
 // Scales of groups that are quantized themselves: q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs.
 void quantize_super_blocks(BlockType type, const BlockSource& source, void* out);
+// Codebooks of vectors: iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s.
+void quantize_grids(BlockType type, const BlockSource& source, void* out);
 
 }  // namespace qkv

@@ -20,40 +20,64 @@ struct BlockSource {
   const float* importance;  // (cols) or null
 };
 
+// The weights of `count` values of one block: their columns' importances, or 1 + |x| / rms where there are
+// none. Larger values stand where the model makes more of its inputs: of two quantizations with the same
+// squared error, the one that is better at large values diverges less (docs/decisions.md).
+inline void block_weights(const float* x, int count, const float* importance, float* w) {
+  if (importance != nullptr) {
+    std::copy_n(importance, count, w);
+    return;
+  }
+  float squares = 0;
+  for (int i = 0; i < count; ++i) squares += x[i] * x[i];
+  const float inverse = squares > 1e-30f ? 1.0f / std::sqrt(squares / static_cast<float>(count)) : 0.0f;
+  for (int i = 0; i < count; ++i) w[i] = 1.0f + std::abs(x[i]) * inverse;
+}
+
 // `count` <= kGroupLanes groups of n values from value `first` of the source on, lanes side by side; lanes
 // that have no group are 0.
 class GroupBatch {
  public:
-  explicit GroupBatch(int n, bool weighted)
-      : n_(n), x_(static_cast<size_t>(n) * kGroupLanes), w_(weighted ? x_.size() : 0) {}
+  // Groups of n values, `per_block` of them in a block.
+  explicit GroupBatch(int n, int per_block = 1)
+      : n_(n),
+        per_block_(per_block),
+        x_(static_cast<size_t>(n) * kGroupLanes),
+        w_(x_.size()),
+        block_(static_cast<size_t>(n * per_block)) {}
 
   void load(const BlockSource& source, int64_t first, int count) {
     if (count < kGroupLanes) {
       std::fill(x_.begin(), x_.end(), 0.0f);
       std::fill(w_.begin(), w_.end(), 0.0f);
     }
-    place(source.x + first, count, n_, x_.data());
-    if (w_.empty()) return;
-    // A row is a whole number of groups, so a group never wraps around.
-    for (int g = 0; g < count; ++g) {
-      const float* weights = source.importance + (first + int64_t{g} * n_) % source.cols;
-      for (int i = 0; i < n_; ++i) w_[static_cast<size_t>(i * kGroupLanes + g)] = weights[i];
+    place(source.x + first, 0, count, x_.data());
+    const int block = n_ * per_block_;
+    for (int g = 0; g < count; g += per_block_) {
+      const int64_t at = first + int64_t{g} * n_;
+      // A row is a whole number of blocks, so a block never wraps around.
+      block_weights(source.x + at, block,
+                    source.importance == nullptr ? nullptr : source.importance + at % source.cols,
+                    block_.data());
+      place(block_.data(), g, per_block_, w_.data());
     }
   }
 
   int n() const { return n_; }
   const float* x() const { return x_.data(); }
-  const float* w() const { return w_.empty() ? nullptr : w_.data(); }
+  const float* w() const { return w_.data(); }
 
  private:
-  static void place(const float* from, int count, int n, float* to) {
-    for (int i = 0; i < n; ++i) {
-      for (int g = 0; g < count; ++g) to[i * kGroupLanes + g] = from[g * n + i];
+  // Groups one after the other to lanes from `lane` on.
+  void place(const float* from, int lane, int count, float* to) const {
+    for (int i = 0; i < n_; ++i) {
+      for (int g = 0; g < count; ++g) to[i * kGroupLanes + lane + g] = from[g * n_ + i];
     }
   }
 
-  int n_;
+  int n_, per_block_;
   std::vector<float> x_, w_;
+  std::vector<float> block_;  // weights of one block
 };
 
 using GroupFloats = std::array<float, kGroupLanes>;
@@ -67,8 +91,10 @@ inline f16 finite_f16(float value) {
 inline float rounded_to_f16(float value) {
   return to_float(finite_f16(value));
 }
+// Ties to even, for |value| < 2^22.
 inline int nearest_int(float value) {
-  return static_cast<int>(std::nearbyint(value));
+  constexpr float kShifter = 12582912.0f;  // 1.5 * 2^23
+  return static_cast<int>((value + kShifter) - kShifter);
 }
 
 // The codes of `count` groups from lane `first` on, in the order of the values.

@@ -67,7 +67,7 @@ void quantize_rows(BlockType type, const float* x, int64_t rows, int64_t cols, c
     case BlockType::iq4_xs:
       return quantize_super_blocks(type, source, out);
     default:
-      fail("quantize: a search for this type is not there");
+      return quantize_grids(type, source, out);
   }
 }
 

@@ -16,10 +16,13 @@ namespace qkv {
 // error falls on the wrong columns.
 bool needs_importance(BlockType type);
 
-// x (rows, cols) to rows * cols / length blocks at `out`. `importance` (cols), not negative, weighs the
-// squared errors of the columns; null: all alike. cols is a multiple of the type's block length. All values
-// are finite; a scale beyond what f16 holds is cut to its largest value. q8_1 and q8_k, which only exist
-// inside products, are rounded plainly. On the calling thread.
+// The largest magnitude that can be quantized: f16's, which most types have their scales in.
+constexpr float kMostQuantizable = 65504;
+
+// x (rows, cols), magnitudes at most kMostQuantizable, to rows * cols / length blocks at `out`. `importance`
+// (cols), not negative, weighs the squared errors of the columns; null: all alike. cols is a multiple of the
+// type's block length. q8_1 and q8_k, which only exist inside products, are rounded plainly. On the calling
+// thread.
 void quantize_rows(BlockType type, const float* x, int64_t rows, int64_t cols, const float* importance,
                    void* out);
 

@@ -9,21 +9,11 @@
 namespace qkv {
 namespace {
 
-constexpr int kRounds = 2;  // of codes for a scale, scale for the codes
+constexpr int kRounds = 2;  // of codes for a scale, then a scale for the codes
 
 // Candidates side by side, as the kernels want them.
 template <int count>
 using Candidates = std::array<float, static_cast<size_t>(count) * kGroupLanes>;
-
-// The neighbour of a finite f16 away from zero, and towards it.
-float f16_beyond(float value) {
-  const f16 bits = finite_f16(value);
-  return (bits.bits & 0x7FFF) >= 0x7BFF ? value : to_float(f16{static_cast<uint16_t>(bits.bits + 1)});
-}
-float f16_below(float value) {
-  const f16 bits = finite_f16(value);
-  return (bits.bits & 0x7FFF) == 0 ? value : to_float(f16{static_cast<uint16_t>(bits.bits - 1)});
-}
 
 template <class Block>
 struct ScaleRule;
@@ -31,21 +21,25 @@ template <>
 struct ScaleRule<BlockQ4_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -8, 7};
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
+  static constexpr int rounds = kRounds;
 };
 template <>
 struct ScaleRule<BlockQ5_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -16, 15};
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
+  static constexpr int rounds = kRounds;
 };
 template <>
 struct ScaleRule<BlockQ8_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -127, 127};
   static constexpr SearchSteps steps = {0, 0, 1};
+  static constexpr int rounds = 1;
 };
 template <>
 struct ScaleRule<BlockIq4Nl> {
   static constexpr Levels levels = {Levels::Kind::iq4, 0, 0};
-  static constexpr SearchSteps steps = {-7, 1, 15};
+  static constexpr SearchSteps steps = {-24, 3, 14, true};
+  static constexpr int rounds = kRounds;
 };
 // The extreme value is mapped to -1 (what makes ternary weights exact) and far beyond (what suits normal
 // ones).
@@ -53,6 +47,7 @@ template <>
 struct ScaleRule<BlockTq1_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -1, 1};
   static constexpr SearchSteps steps = {0, 0.2f, 21};
+  static constexpr int rounds = kRounds;
 };
 template <>
 struct ScaleRule<BlockTq2_0> : ScaleRule<BlockTq1_0> {};
@@ -61,20 +56,21 @@ template <class Block>
 void search_scales(const GroupBatch& batch, int8_t* codes, GroupFloats& scale) {
   using Rule = ScaleRule<Block>;
   const QuantizeKernels& k = quantize_kernels();
-  constexpr int kCandidates = 4;
+  constexpr int kCandidates =
+      4;  // the scale so far, the one that its codes ask for, and that one's neighbours
   GroupSums sums;
+  GroupFloats error;
+  GroupInts best;
+  Candidates<kCandidates> candidates;
   k.fit_scale(batch.x(), batch.w(), batch.n(), Rule::levels, Rule::steps, scale.data());
-  for (float& s : scale) s = rounded_to_f16(s);
-  for (int round = 0; round < kRounds; ++round) {
+  k.nearest_f16(scale.data(), candidates.data());
+  std::copy_n(candidates.begin(), scale.size(), scale.begin());
+  for (int round = 0; round < Rule::rounds; ++round) {
     k.encode_scale(batch.x(), batch.w(), batch.n(), Rule::levels, scale.data(), codes, &sums);
-    Candidates<kCandidates> candidates;
-    for (size_t g = 0; g < kGroupLanes; ++g) {
-      const float better = rounded_to_f16(sums.ll[g] > 0 ? sums.xl[g] / sums.ll[g] : scale[g]);
-      const float list[kCandidates] = {scale[g], better, f16_beyond(better), f16_below(better)};
-      for (size_t c = 0; c < kCandidates; ++c) candidates[c * kGroupLanes + g] = list[c];
-    }
-    GroupInts best;
-    GroupFloats error;
+    std::copy(scale.begin(), scale.end(), candidates.begin());
+    GroupFloats wanted;
+    for (size_t g = 0; g < kGroupLanes; ++g) wanted[g] = sums.ll[g] > 0 ? sums.xl[g] / sums.ll[g] : scale[g];
+    k.nearest_f16(wanted.data(), candidates.data() + kGroupLanes);
     k.pick_scale(batch.x(), batch.w(), batch.n(), Rule::levels, kCandidates, candidates.data(), best.data(),
                  error.data());
     for (size_t g = 0; g < kGroupLanes; ++g)
@@ -86,7 +82,7 @@ void search_scales(const GroupBatch& batch, int8_t* codes, GroupFloats& scale) {
 template <class Block>
 void quantize_scaled(const BlockSource& source, Block* out) {
   constexpr int n = static_cast<int>(Block::length);
-  GroupBatch batch(n, source.importance != nullptr);
+  GroupBatch batch(n);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
@@ -107,7 +103,7 @@ void quantize_with_offset(const BlockSource& source, Block* out, int most) {
   constexpr int n = static_cast<int>(Block::length);
   constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(n, source.importance != nullptr);
+  GroupBatch batch(n);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
@@ -158,7 +154,7 @@ void quantize_mxfp4(const BlockSource& source, BlockMxfp4* out) {
   constexpr int n = static_cast<int>(kSmallBlock), kCandidates = 3;
   constexpr Levels levels = {Levels::Kind::mxfp4, 0, 0};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(n, source.importance != nullptr);
+  GroupBatch batch(n);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {

@@ -49,7 +49,7 @@ template <>
 struct ScaledRule<BlockIq4Xs> {
   static constexpr int n = 32, least_scale = -32, most_scale = 31;
   static constexpr Levels levels = {Levels::Kind::iq4, 0, 0};
-  static constexpr SearchSteps steps = {-7, 1, 15};
+  static constexpr SearchSteps steps = {-24, 3, 14, true};
 };
 
 // What a batch of blocks has at one moment: the blocks' numbers, the groups' multiples of them, and the
@@ -96,8 +96,7 @@ class AffineSearch {
   static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
 
  public:
-  explicit AffineSearch(const BlockSource& source)
-      : source_(source), batch_(Rule::n, source.importance != nullptr) {}
+  explicit AffineSearch(const BlockSource& source) : source_(source), batch_(Rule::n, groups) {}
 
   void run(Block* out) {
     constexpr int kBlocks = kGroupLanes / groups;
@@ -136,9 +135,11 @@ class AffineSearch {
   }
 
   void set_units(Choice& choice, size_t first, float d, float dmin) {
+    d = rounded_to_f16(d);
+    dmin = rounded_to_f16(dmin);
     for (size_t g = first; g < first + groups; ++g) {
-      choice.d[g] = rounded_to_f16(d);
-      choice.dmin[g] = rounded_to_f16(dmin);
+      choice.d[g] = d;
+      choice.dmin[g] = dmin;
       choice.scale[g] = multiple(wanted_scale_[g], choice.d[g], 0, Rule::most_scale);
       choice.least[g] = multiple(-wanted_offset_[g], choice.dmin[g], 0, Rule::most_scale);
     }
@@ -166,10 +167,10 @@ class AffineSearch {
       dmin = xm / mm;
     }
     if (!(d >= 0 && dmin >= 0)) return;
-    for (size_t g = first; g < first + groups; ++g) {
-      choice.d[g] = rounded_to_f16(static_cast<float>(d));
-      choice.dmin[g] = rounded_to_f16(static_cast<float>(dmin));
-    }
+    std::fill_n(choice.d.begin() + static_cast<std::ptrdiff_t>(first), groups,
+                rounded_to_f16(static_cast<float>(d)));
+    std::fill_n(choice.dmin.begin() + static_cast<std::ptrdiff_t>(first), groups,
+                rounded_to_f16(static_cast<float>(dmin)));
   }
 
   // Every group: the best of the multiples at most one off.
@@ -232,8 +233,7 @@ class ScaledSearch {
   static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
 
  public:
-  explicit ScaledSearch(const BlockSource& source)
-      : source_(source), batch_(Rule::n, source.importance != nullptr) {}
+  explicit ScaledSearch(const BlockSource& source) : source_(source), batch_(Rule::n, groups) {}
 
   void run(Block* out) {
     constexpr int kBlocks = kGroupLanes / groups;
@@ -273,9 +273,8 @@ class ScaledSearch {
           products += s * static_cast<double>(sums_.xl[g]);
         }
         if (!(squares > 0)) continue;
-        for (size_t g = first; g < first + groups; ++g) {
-          next.d[g] = rounded_to_f16(static_cast<float>(products / squares));
-        }
+        std::fill_n(next.d.begin() + static_cast<std::ptrdiff_t>(first), groups,
+                    rounded_to_f16(static_cast<float>(products / squares)));
       }
       choose_multiples(next);
       keep_better<groups>(best, next);

@@ -57,8 +57,28 @@ accepted "$qkv" info bad.safetensors --json
 cp model/config.json .
 offset=$(($(head -c 8 bad.safetensors | od -An -tu8) + 8))
 printf '\xff\xff\xff\x7f' | dd of=bad.safetensors bs=1 seek=$offset conv=notrunc 2> /dev/null
-refused "expected finite values, found nan at row 0, column 0" "$qkv" quantize bad.safetensors out.gguf --type Q8_0
+refused "expected finite values up to 65504, found nan at row 0, column 0" "$qkv" quantize bad.safetensors out.gguf --type Q8_0
 accepted "$qkv" quantize bad.safetensors kept.gguf --type Q8_0 --keep-nonfinite
-err_has "NaN or infinite: kept as f32"
+err_has "NaN, infinite or beyond 65504: kept as f32"
+[ "$(echo out.*)" = "out.*" ] || complain "a refused run left $(echo out.*)"
+
+# Importances: collected, written in both forms, used, and refused where they are of another model.
+for _ in $(seq 80); do echo 'the cat sat on the mat and the dog ran'; done > text.txt
+accepted "$qkv" imatrix model --calibrate text.txt -o m.gguf
+out_has "importances of 14 matrices"
+accepted "$qkv" imatrix model --calibrate text.txt -o m.dat --max-chunks 2 --json
+out_has '"chunks":2'
+for file in m.gguf m.dat; do
+  accepted "$qkv" quantize model weighted.gguf --type IQ2_XXS --imatrix $file --json
+  out_has '"importances":true'
+done
+accepted "$qkv" generate weighted.gguf --prompt "the cat" --max-tokens 3
+accepted "$qkv" quantize model direct.gguf --type IQ1_M --calibrate text.txt
+refused "the importance matrix is of another model" "$qkv" quantize tiny out.gguf --imatrix m.gguf
+head -c 500 m.dat > cut.dat
+refused "found the end of the file" "$qkv" quantize model out.gguf --imatrix cut.dat
+echo 'short' > short.txt
+refused "expected at least 64 tokens to calibrate with" "$qkv" imatrix model --calibrate short.txt -o out.gguf
+refused "expected a name that ends with .gguf or .dat" "$qkv" imatrix model --calibrate text.txt -o out.bin
 [ "$(echo out.*)" = "out.*" ] || complain "a refused run left $(echo out.*)"
 finish

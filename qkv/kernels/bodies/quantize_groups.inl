@@ -152,12 +152,26 @@ void fit_affine(const float* x, const float* w, int n, int most, bool negative, 
   }
 }
 
+struct Ends {
+  float least, most;
+};
+inline Ends ends_of(Levels levels) {
+  switch (levels.kind) {
+    case Levels::Kind::linear:
+      return {static_cast<float>(levels.least), static_cast<float>(levels.most)};
+    case Levels::Kind::iq4:
+      return {static_cast<float>(kIq4Values[0]), static_cast<float>(kIq4Values[15])};
+    case Levels::Kind::mxfp4:
+      break;
+  }
+  return {-static_cast<float>(kMxfp4Values[7]), static_cast<float>(kMxfp4Values[7])};
+}
+
 void fit_scale(const float* x, const float* w, int n, Levels levels, SearchSteps steps, float* scale) {
   with_levels(levels, w, [&](const auto& nearest, auto weighted) HWY_ATTR {
     const VF zero = hn::Zero(df);
-    const float least = levels.kind == Levels::Kind::linear ? static_cast<float>(levels.least)
-                        : levels.kind == Levels::Kind::iq4  ? static_cast<float>(kIq4Values[0])
-                                                            : -static_cast<float>(kMxfp4Values[7]);
+    const Ends ends = ends_of(levels);
+    const int candidates = steps.both_ends ? 2 * steps.count : steps.count;
     for (int64_t g = 0; g < kGroupLanes; g += kLanes) {
       VF extreme = zero;
       for (int i = 0; i < n; ++i) {
@@ -167,9 +181,10 @@ void fit_scale(const float* x, const float* w, int n, Levels levels, SearchSteps
       const VF inverse_extreme =
           hn::IfThenElse(hn::Lt(hn::Abs(extreme), hn::Set(df, kNoSpread)), zero, inverse_or_zero(extreme));
       VF best_scale = zero, best_gain = zero;
-      for (int k = 0; k < steps.count; ++k) {
+      for (int k = 0; k < candidates; ++k) {
+        const float beyond = steps.first + static_cast<float>(k % steps.count) * steps.step;
         const VF inverse =
-            hn::Mul(hn::Set(df, least - steps.first - static_cast<float>(k) * steps.step), inverse_extreme);
+            hn::Mul(hn::Set(df, k < steps.count ? ends.least - beyond : ends.most + beyond), inverse_extreme);
         VF sum_ll = zero, sum_xl = zero;
         for (int i = 0; i < n; ++i) {
           const int64_t at = int64_t{i} * kGroupLanes + g;
@@ -316,6 +331,70 @@ void encode_scale(const float* x, const float* w, int n, Levels levels, const fl
   });
 }
 
+// Magnitude a, not above f16's largest, to the nearest f16, ties to even.
+HWY_INLINE VF magnitude_to_f16(VF a) {
+  const auto bits = hn::BitCast(du, a);
+  const auto odd = hn::And(hn::ShiftRight<13>(bits), hn::Set(du, 1u));
+  const auto rounded = hn::And(hn::Add(bits, hn::Add(odd, hn::Set(du, 0xFFFu))), hn::Set(du, 0xFFFFE000u));
+  // Below 2^-14 f16 has steps of 2^-24, which are float's steps between 1/2 and 1.
+  const VF half = hn::Set(df, 0.5f);
+  const VF subnormal = hn::Sub(hn::Add(a, half), half);
+  return hn::IfThenElse(hn::Lt(a, hn::Set(df, 0x1p-14f)), subnormal, hn::BitCast(df, rounded));
+}
+
+void nearest_f16(const float* wanted, float* nearest) {
+  const VF most = hn::Set(df, 65504.0f), least_normal = hn::Set(df, 0x1p-14f), step = hn::Set(df, 0x1p-24f);
+  const auto ulp = hn::Set(du, 0x2000u);
+  for (int64_t g = 0; g < kGroupLanes; g += kLanes) {
+    const VF v = load(wanted + g);
+    const VF a = hn::Min(magnitude_to_f16(hn::Min(hn::Abs(v), most)), most);
+    const VF beyond = hn::IfThenElse(hn::Lt(a, least_normal), hn::Add(a, step),
+                                     hn::BitCast(df, hn::Add(hn::BitCast(du, a), ulp)));
+    const VF before = hn::IfThenElse(hn::Gt(a, least_normal), hn::BitCast(df, hn::Sub(hn::BitCast(du, a), ulp)),
+                                     hn::Max(hn::Sub(a, step), hn::Zero(df)));
+    // Never minus zero.
+    const auto with_sign = [&](VF magnitude) HWY_ATTR { return hn::Add(hn::CopySign(magnitude, v), hn::Zero(df)); };
+    store(with_sign(a), nearest + g);
+    store(with_sign(hn::Min(beyond, most)), nearest + kGroupLanes + g);
+    store(with_sign(before), nearest + 2 * kGroupLanes + g);
+  }
+}
+
+void grid_products(const float* wx, const float* w, const float* grid, const float* squares, int dims, int entries,
+                   float* products, float* norms) {
+  for (int64_t e = 0; e < entries; e += kLanes) {
+    VF product = hn::Zero(df), norm = product;
+    const int64_t tile = e / kGroupLanes * dims * kGroupLanes + e % kGroupLanes;
+    for (int i = 0; i < dims; ++i) {
+      const int64_t at = tile + int64_t{i} * kGroupLanes;
+      product = hn::Add(product, hn::Mul(hn::Set(df, wx[i]), load(grid + at)));
+      norm = hn::Add(norm, hn::Mul(hn::Set(df, w[i]), load(squares + at)));
+    }
+    store(product, products + e);
+    store(norm, norms + e);
+  }
+}
+
+float grid_gain(const float* products, const float* norms, int entries, float scale) {
+  const VF s = hn::Set(df, scale), twice = hn::Set(df, 2 * scale), square = hn::Mul(s, s);
+  VF best = hn::Set(df, -1e38f);
+  for (int64_t e = 0; e < entries; e += kLanes) {
+    best = hn::Max(best, hn::Sub(hn::Mul(twice, load(products + e)), hn::Mul(square, load(norms + e))));
+  }
+  return hn::GetLane(hn::MaxOfLanes(df, best));
+}
+
+int grid_best(const float* products, const float* norms, int entries, float scale) {
+  const VF s = hn::Set(df, scale), twice = hn::Set(df, 2 * scale), square = hn::Mul(s, s);
+  const VF best = hn::Set(df, grid_gain(products, norms, entries, scale));
+  for (int64_t e = 0; e < entries; e += kLanes) {
+    const VF gain = hn::Sub(hn::Mul(twice, load(products + e)), hn::Mul(square, load(norms + e)));
+    const intptr_t lane = hn::FindFirstTrue(df, hn::Ge(gain, best));
+    if (lane >= 0) return static_cast<int>(e + lane);
+  }
+  return 0;
+}
+
 QuantizeKernels make_quantize_table() {
   QuantizeKernels table{};
   table.fit_affine = fit_affine;
@@ -324,5 +403,9 @@ QuantizeKernels make_quantize_table() {
   table.pick_scale = pick_scale;
   table.encode_affine = encode_affine;
   table.encode_scale = encode_scale;
+  table.nearest_f16 = nearest_f16;
+  table.grid_products = grid_products;
+  table.grid_gain = grid_gain;
+  table.grid_best = grid_best;
   return table;
 }

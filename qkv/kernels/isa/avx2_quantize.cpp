@@ -7,7 +7,7 @@
 
 namespace qkv {
 
-QuantizeKernels quantize_kernels_avx2() {
+QuantizeKernels kernels_avx2_quantize() {
   return make_quantize_table();
 }
 

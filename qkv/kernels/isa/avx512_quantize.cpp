@@ -7,7 +7,7 @@
 
 namespace qkv {
 
-QuantizeKernels quantize_kernels_avx512() {
+QuantizeKernels kernels_avx512_quantize() {
   return make_quantize_table();
 }
 

@@ -7,7 +7,7 @@
 
 namespace qkv {
 
-QuantizeKernels quantize_kernels_neon() {
+QuantizeKernels kernels_neon_quantize() {
   return make_quantize_table();
 }
 

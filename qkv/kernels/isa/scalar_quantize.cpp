@@ -8,7 +8,7 @@
 
 namespace qkv {
 
-QuantizeKernels quantize_kernels_scalar() {
+QuantizeKernels kernels_scalar_quantize() {
   return make_quantize_table();
 }
 
