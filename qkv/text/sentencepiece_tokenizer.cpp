@@ -55,6 +55,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
     : model_(std::move(model)),
       proto_(parse_sentencepiece_proto(model_, where)),
       prefix_every_part_(config.legacy) {
+  for (size_t i = 0; i < proto_.pieces.size(); ++i) {  // the library's tries end the program at such a byte
+    require(proto_.pieces[i].text.find('\0') == std::string::npos,
+            "{}: piece {}: expected text without zero bytes, found one", where, i);
+  }
   if (!proto_.charsmap.empty()) Charsmap(proto_.charsmap, where);  // the library walks it without looking
   processor_ = make_processor(model_, where);
   join_.strips_leading_space = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;
@@ -239,21 +243,22 @@ void SentencePieceTokenizer::encode_text(std::string_view text, const EncodeOpti
                                          std::vector<int32_t>& ids) const {
   const ScratchPool<Caches>::Lease caches(caches_);
   bool at_start = true;
-  matcher_.split(text, {options.parse_special, options.plain}, [&](std::string_view part, std::optional<int32_t> id) {
-    if (id) {
-      ids.push_back(*id);
-      at_start = prefix_every_part_;
-      return;
-    }
-    for_each_utf8_run(part, [&](std::string_view run, bool valid) {
-      if (!valid && byte_ids_[static_cast<uint8_t>(run[0])] >= 0) {
-        for (const char byte : run) ids.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
-      } else {
-        encode_run(run, at_start, *caches, ids);
-      }
-      at_start = false;
-    });
-  });
+  matcher_.split(text, {options.parse_special, options.plain},
+                 [&](std::string_view part, std::optional<int32_t> id) {
+                   if (id) {
+                     ids.push_back(*id);
+                     at_start = prefix_every_part_;
+                     return;
+                   }
+                   for_each_utf8_run(part, [&](std::string_view run, bool valid) {
+                     if (!valid && byte_ids_[static_cast<uint8_t>(run[0])] >= 0) {
+                       for (const char byte : run) ids.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+                     } else {
+                       encode_run(run, at_start, *caches, ids);
+                     }
+                     at_start = false;
+                   });
+                 });
 }
 
 bool SentencePieceTokenizer::has_json() const {
