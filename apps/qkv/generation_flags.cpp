@@ -6,7 +6,9 @@
 #include "console.h"
 #include "qkv/core/error.h"
 #include "qkv/core/interrupt.h"
+#include "qkv/core/json.h"
 #include "qkv/core/progress.h"
+#include "qkv/engine/grammar/grammar.h"
 #include "qkv/tensor/gemm.h"
 
 namespace qkv {
@@ -48,6 +50,34 @@ void GenerationFlags::add_to(CLI::App& command) {
   command.add_option("--draft-tokens", draft_tokens, "Tokens proposed at a time at most (default: 16)")
       ->type_name("N")
       ->group(group);
+  add_grammar_flags(command);
+}
+
+void GenerationFlags::add_grammar_flags(CLI::App& command) {
+  using Compile = std::shared_ptr<const Grammar> (*)(const std::string& source, const std::string& where);
+  const Compile gbnf = [](const std::string& source, const std::string& where) {
+    return grammar_from_gbnf(source, where);
+  };
+  const Compile schema = [](const std::string& source, const std::string& where) {
+    return grammar_from_json_schema(parse_json(source, where), where);
+  };
+  const Compile regex = [](const std::string& source, const std::string& where) {
+    return grammar_from_regex(source, where);
+  };
+  const auto add = [&](const std::string& flag, const char* type, Compile compile, const char* help) {
+    const bool from_file = flag.ends_with("-file");
+    const auto set = [this, flag, compile, from_file](const std::string& value) {
+      require(grammar == nullptr,
+              "{}: expected only one of --grammar, --json-schema, --regex and their files, found two", flag);
+      grammar = from_file ? compile(read_input(value), value) : compile(value, flag);
+    };
+    command.add_option_function<std::string>(flag, set, help)->type_name(type)->group("Form of the answer");
+  };
+  add("--grammar", "GBNF", gbnf, "The answer keeps to this grammar");
+  add("--grammar-file", "PATH", gbnf, "The same from a file");
+  add("--json-schema", "JSON", schema, "The answer is JSON that satisfies this schema; {}: any JSON");
+  add("--json-schema-file", "PATH", schema, "The same from a file");
+  add("--regex", "PATTERN", regex, "The answer as a whole matches this regular expression");
 }
 
 void GenerationFlags::check() const {
@@ -76,6 +106,7 @@ Request GenerationFlags::request(const Bundle& bundle, std::vector<int32_t> prom
   request.min_new_tokens = min_tokens;
   request.stop = stop;
   request.banned_strings = ban;
+  request.grammar = grammar;
   return request;
 }
 

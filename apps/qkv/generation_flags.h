@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,6 +31,7 @@ struct GenerationFlags {
   std::string draft_model;
   bool lookup = false;
   int64_t draft_tokens = 16;
+  std::shared_ptr<const Grammar> grammar;  // of the answer; compiled while the flags are read
 
   void add_to(CLI::App& command);
   // Refuses impossible values before a model is loaded.
@@ -39,6 +41,9 @@ struct GenerationFlags {
   // "auto" computes in bf16 where the weights are bf16 and the processor multiplies them natively. Loads the
   // draft model.
   EngineOptions engine(const Bundle& bundle) const;
+
+ private:
+  void add_grammar_flags(CLI::App& command);
 };
 
 // "int8" or "f32", as --activations takes them. Error otherwise.

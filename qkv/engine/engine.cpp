@@ -84,9 +84,22 @@ RequestId Engine::submit(Request request) {
   require(request.top_logprobs >= 0 && request.top_logprobs <= vocabulary,
           "log-probabilities: expected 0 to {} of the likeliest tokens, found {}", vocabulary,
           request.top_logprobs);
+  require(tokenizer_ != nullptr || request.grammar == nullptr,
+          "grammar: needs a tokenizer, and this model came without one");
   auto sequence = std::make_unique<Sequence>(next_id_, std::move(request), tokenizer_, options_.max_draft);
+  if (sequence->request.grammar != nullptr) set_grammar(*sequence);
   waiting_.push_back(std::move(sequence));
   return next_id_++;
+}
+
+void Engine::set_grammar(Sequence& sequence) {
+  const Request& request = sequence.request;
+  if (token_trie_ == nullptr) token_trie_ = std::make_shared<const TokenTrie>(*tokenizer_);
+  std::vector<int32_t> ends = request.stop_ids;
+  if (!request.ignore_eos)
+    ends.insert(ends.end(), tokenizer_->stop_ids().begin(), tokenizer_->stop_ids().end());
+  const bool drops_space = tokenizer_->join_rules().strips_leading_space && !sequence.begun;
+  sequence.grammar.emplace(request.grammar, token_trie_, ends, drops_space);
 }
 
 bool Engine::step() {

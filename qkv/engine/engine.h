@@ -25,6 +25,9 @@
 
 namespace qkv {
 
+class Grammar;
+class TokenTrie;
+
 struct EngineOptions {
   int64_t max_context = 0;          // tokens of prompt and answer together; 0: what the model was trained for
   DType compute_type = DType::f32;  // of activations and of the cache: f32 or bf16
@@ -51,13 +54,15 @@ struct Request {
   int64_t min_new_tokens = 0;     // before them neither the tokenizer's stop_ids() nor stop_ids are chosen
   // Texts that the answer never contains: a token that would complete one is not chosen.
   std::vector<std::string> banned_strings;
+  // The answer is a text of this grammar, and over when nothing more can follow in it. Needs a tokenizer.
+  std::shared_ptr<const Grammar> grammar = nullptr;
   bool logprobs = false;         // fill Event::logprob
   int top_logprobs = 0;          // fill Event::top_logprobs with so many
   bool prompt_logprobs = false;  // fill Event::prompt_logprobs of the first event
 };
 
 enum class FinishReason {
-  stop,    // a stop string or one of the request's stop ids
+  stop,    // a stop string, one of the request's stop ids, or the end of its grammar
   length,  // max_new_tokens
   eos,     // one of the tokenizer's stop_ids()
   cancelled,
@@ -133,6 +138,7 @@ class Engine {
     int64_t tokens;
   };
 
+  void set_grammar(Sequence& sequence);
   void admit();
   SequenceState begin_state(const std::vector<int32_t>& prompt);
   void draft();
@@ -156,6 +162,7 @@ class Engine {
   std::deque<Kept> kept_;                          // oldest first
   std::vector<Event> events_;
   EngineStats stats_;
+  std::shared_ptr<const TokenTrie> token_trie_;  // made for the first request with a grammar
 };
 
 struct Completion {

@@ -99,11 +99,19 @@ void Engine::accept(Sequence& sequence, std::span<float> logits) {
   if (request.logprobs || request.top_logprobs > 0) own.assign(logits.begin(), logits.end());
   if (sequence.generated() < request.min_new_tokens) forbid_ends(sequence, logits);
   const bool numbers = likeliest(logits).has_value();
-  const std::optional<int32_t> token = numbers ? sample(sequence, logits) : std::nullopt;
+  std::optional<int32_t> token;
+  std::string obstacle = numbers ? "everything the model could say is forbidden"
+                                 : "the model gave no number, its weights or its input overflow";
+  try {
+    if (numbers && sequence.grammar) sequence.grammar->mask(logits);
+    if (numbers) token = sample(sequence, logits);
+    if (token && sequence.grammar) sequence.grammar->accept(*token);
+  } catch (const Error& error) {  // a grammar that is too ambiguous
+    obstacle = error.what();
+    token.reset();
+  }
   if (!token) {
-    event.error = fmt::format("the token at position {}: {}", sequence.length(),
-                              numbers ? "everything the model could say is forbidden"
-                                      : "the model gave no number, its weights or its input overflow");
+    event.error = fmt::format("the token at position {}: {}", sequence.length(), obstacle);
     finish(sequence, FinishReason::failed, std::move(event));
     return;
   }
@@ -121,7 +129,7 @@ void Engine::accept(Sequence& sequence, std::span<float> logits) {
     return;
   }
   if (sequence.decoder) event.text = sequence.stops.push(sequence.decoder->push(*token));
-  if (sequence.stops.matched()) {
+  if (sequence.stops.matched() || (sequence.grammar && sequence.grammar->exhausted())) {
     finish(sequence, FinishReason::stop, std::move(event));
   } else if (sequence.generated() >= request.max_new_tokens) {
     finish(sequence, FinishReason::length, std::move(event));

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "qkv/engine/engine.h"
+#include "qkv/engine/grammar/grammar.h"
 #include "qkv/engine/stop_matcher.h"
 
 namespace qkv {
@@ -19,8 +20,8 @@ struct Engine::Sequence {
         draft_length(max_draft) {
     if (tokenizer != nullptr) {
       // A text that has begun keeps the space its next token starts with.
-      const bool begun = std::any_of(request.prompt.begin(), request.prompt.end(),
-                                     [&](int32_t token) { return !tokenizer->is_special(token); });
+      begun = std::any_of(request.prompt.begin(), request.prompt.end(),
+                          [&](int32_t token) { return !tokenizer->is_special(token); });
       decoder.emplace(*tokenizer, true, begun);
     }
   }
@@ -36,6 +37,8 @@ struct Engine::Sequence {
   Sampler sampler;
   StopMatcher stops;
   std::optional<StreamDecoder> decoder;
+  std::optional<GrammarMatcher> grammar;
+  bool begun = false;        // the prompt has text
   std::string recent_bytes;  // the end of the answer, as long as the longest banned string
   std::vector<float> prompt_logprobs;
   DraftLength draft_length;
