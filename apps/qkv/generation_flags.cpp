@@ -16,6 +16,7 @@ void GenerationFlags::add_to(CLI::App& command) {
       .add_option("MODEL", model,
                   "A Hugging Face directory, or a .gguf, .qkv, .safetensors, .pt or llama2.c file")
       ->required();
+  adapters.add_to(command);
   command.add_option("--max-tokens", max_tokens, "Tokens to generate at most (default: 256)")->type_name("N");
   command.add_option("--min-tokens", min_tokens, "Tokens to generate at least")->type_name("N");
   sampling.add_to(command);
@@ -44,6 +45,12 @@ void GenerationFlags::add_to(CLI::App& command) {
   command.add_option("--draft-tokens", draft_tokens, "Tokens proposed at a time at most (default: 16)")
       ->type_name("N")
       ->group(group);
+}
+
+Bundle GenerationFlags::load() const {
+  LoadOptions options;
+  options.adapters = adapters.requests();
+  return load_bundle(model, options);
 }
 
 void GenerationFlags::check() const {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "adapter_flags.h"
 #include "qkv/core/parallel.h"
 #include "qkv/engine/engine.h"
 #include "qkv/models/bundle.h"
@@ -21,6 +22,7 @@ namespace qkv {
 
 struct GenerationFlags {
   std::string model;
+  AdapterFlags adapters;
   int64_t max_tokens = 256;
   int64_t min_tokens = 0;
   SamplingFlags sampling;
@@ -32,6 +34,8 @@ struct GenerationFlags {
   int64_t draft_tokens = 16;
 
   void add_to(CLI::App& command);
+  // The model with its adapters.
+  Bundle load() const;
   // Refuses impossible values before a model is loaded.
   void check() const;
   // What the flags say about answering a prompt.
