@@ -46,6 +46,7 @@ struct Trainer::State {
   double train_seconds = 0;  // spent in train_step, this session
   int64_t session_tokens = 0;
   double session_flops = 0;
+  double frozen_flops = 0;  // per token: frozen matrices have no gradient to compute
   double peak_flops = 0;
   int64_t loss_steps = 0;
   double loss_sum = 0;  // since the last progress line
@@ -71,6 +72,9 @@ Trainer::Trainer(Bundle& bundle, Recipe& recipe, const TrainerConfig& config, st
       optimizer_(make_optimizer(trained_module(bundle), config.optimizer)),
       state_(std::make_unique<State>()) {
   fs::create_directories(output_ + "/checkpoints");
+  if (!bundle.adapters.empty()) {
+    state_->frozen_flops = 2 * static_cast<double>(bundle.model->matrix_parameter_count()) - 6 * static_cast<double>(bundle.adapters.back()->parameter_count());
+  }
 }
 
 Trainer::~Trainer() = default;
@@ -106,7 +110,7 @@ Trainer::StepNumbers Trainer::train_step() {
     loss_sum += loss.item();
     if (counted > 0) backward(loss, Tensor::full({1}, weight));
     numbers.tokens += batches[i]->tokens;
-    numbers.flops += bundle_.model->training_flops_per_token(batches[i]->context) * static_cast<double>(batches[i]->tokens);
+    numbers.flops += (bundle_.model->training_flops_per_token(batches[i]->context) - state_->frozen_flops) * static_cast<double>(batches[i]->tokens);
     batches[i].reset();
   }
   numbers.loss = counted > 0 ? loss_sum / counted : 0;
