@@ -118,7 +118,7 @@ class Chat {
 void run_chat(const ChatCommand& command) {
   command.flags.check();
   require_utf8(command.system, "--system");
-  const Bundle bundle = load_bundle(command.flags.model);
+  const Bundle bundle = command.flags.load();
   Chat chat(command, bundle);
   const bool interactive = ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
   if (interactive) print_note(kCommands);

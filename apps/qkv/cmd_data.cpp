@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "console.h"
+#include "data_verbs.h"
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
 #include "qkv/core/progress.h"
@@ -61,9 +62,10 @@ void make_tales(const TalesCommand& command) {
 }  // namespace
 
 void add_data(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("data", "Make training data");
+  CLI::App* verb = app.add_subcommand("data", "Make and check training data");
   verb->require_subcommand(1, 1);
   verb->footer("Example:\n  qkv data make-tales tales --bytes 20MB --seed 1");
+  add_data_lint(*verb);
   const auto command = std::make_shared<TalesCommand>();
   tales::Options& options = command->options;
   CLI::App* make =

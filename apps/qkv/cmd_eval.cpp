@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "adapter_flags.h"
 #include "commands.h"
 #include "console.h"
 #include "eval_verbs.h"
@@ -16,6 +17,7 @@ namespace {
 
 struct EvalArguments {
   std::string model, questions;
+  AdapterFlags adapters;
   int64_t limit = 0, max_tokens = 48, show = 3;
   bool json = false;
 };
@@ -26,7 +28,7 @@ Json score_json(const AnswerScore& score) {
 }
 
 void run_answers(const EvalArguments& arguments) {
-  const Bundle bundle = load_bundle(arguments.model);
+  const Bundle bundle = load_bundle(arguments.model, {.adapters = arguments.adapters.requests()});
   const std::vector<AnswerQuestion> questions = read_questions(arguments.questions, arguments.limit);
   AnswerReport report;
   {
@@ -60,6 +62,7 @@ void add_eval(CLI::App& app) {
   CLI::App* answers = eval->add_subcommand("answers", "Score greedy answers to questions with checkable answers");
   answers->footer("Example:\n  qkv eval answers run/model corpus/questions.jsonl --limit 500");
   answers->add_option("model", arguments->model, "model to measure")->required();
+  arguments->adapters.add_to(*answers);
   answers->add_option("questions", arguments->questions, "JSON lines with prompt and answer")->required();
   answers->add_option("--limit", arguments->limit, "at most this many questions, spread over the file; 0: all")->check(CLI::NonNegativeNumber);
   answers->add_option("--max-tokens", arguments->max_tokens, "tokens per answer")->check(CLI::PositiveNumber);

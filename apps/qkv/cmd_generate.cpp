@@ -91,7 +91,7 @@ void generate(const GenerateCommand& command) {
   require(command.json || (command.logprobs == 0 && !command.prompt_logprobs),
           "--logprobs: expected --json with it");
   const std::string text = prompt_text(command);
-  const Bundle bundle = load_bundle(command.flags.model);
+  const Bundle bundle = command.flags.load();
 
   Request request = command.flags.request(bundle, prompt_tokens(*bundle.tokenizer, text));
   request.ignore_eos = command.ignore_eos;

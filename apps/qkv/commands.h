@@ -18,6 +18,7 @@ void add_init(CLI::App& app);       // cmd_init.cpp
 void add_quantize(CLI::App& app);   // cmd_quantize.cpp
 void add_prune(CLI::App& app);      // cmd_prune.cpp
 void add_imatrix(CLI::App& app);    // cmd_imatrix.cpp
+void add_merge(CLI::App& app);      // cmd_merge.cpp
 void add_train(CLI::App& app);      // cmd_train.cpp
 void add_eval(CLI::App& app);       // cmd_eval.cpp
 void add_bench(CLI::App& app);      // cmd_bench.cpp

@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "adapter_flags.h"
 #include "console.h"
 #include "eval_verbs.h"
 #include "qkv/core/error.h"
@@ -18,6 +19,7 @@ namespace {
 struct KldArguments {
   std::string model, reference, text, dtype = "f32";
   WindowOptions options;
+  AdapterFlags adapters;
   double max_kld = 0;
   bool json = false;
 };
@@ -81,6 +83,7 @@ void run_kld(const KldArguments& arguments) {
   require_utf8(text, arguments.text);
   const Bundle reference = load_bundle(arguments.reference);
   LoadOptions load;
+  load.adapters = arguments.adapters.requests();
   load.tokenizer_required = false;  // quantizers do not always copy it
   const Bundle model = load_bundle(arguments.model, load);
   require_same_vocabulary(model.model->info(), model.tokenizer.get(), reference.model->info(),
@@ -126,6 +129,7 @@ void add_eval_kld(CLI::App& eval) {
       "them where they are few, since the\npositions of a window are not independent. With --max-kld, exit "
       "code 1 says that the mean is above it.");
   command->add_option("model", arguments->model, "model to measure")->required();
+  arguments->adapters.add_to(*command);
   command->add_option("--reference", arguments->reference, "model it should be like")->required();
   command->add_option("--text", arguments->text, "UTF-8 text file; - for standard input")->required();
   add_window_options(*command, arguments->options);

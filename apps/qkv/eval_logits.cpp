@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "adapter_flags.h"
 #include "console.h"
 #include "eval_verbs.h"
 #include "generation_flags.h"
@@ -19,6 +20,7 @@ namespace {
 struct LogitsArguments {
   std::string model, ids, mask, out, compare, dtype = "f32", activations = "f32";
   double tolerance = 0;
+  AdapterFlags adapters;
   bool json = false, ggml_gelu = false;
 };
 
@@ -52,6 +54,7 @@ void run_logits(const LogitsArguments& arguments) {
   activations_from_name(arguments.activations);  // refused before a model is loaded
   LoadOptions options;
   options.tokenizer_required = false;
+  options.adapters = arguments.adapters.requests();
   const auto rows = read_id_rows(arguments.ids);
   const auto mask =
       arguments.mask.empty() ? std::vector<std::vector<int32_t>>{} : read_mask_rows(arguments.mask, rows);
@@ -102,6 +105,7 @@ void add_eval_logits(CLI::App& eval) {
       "`last_hidden_state` and `mean_pooled`. With --tolerance, exit code 1 says that some value differs by "
       "more.");
   command->add_option("model", arguments->model, "model to run")->required();
+  arguments->adapters.add_to(*command);
   command
       ->add_option("--ids-file", arguments->ids,
                    "JSON list of lists of token ids, or a safetensors file with input_ids")

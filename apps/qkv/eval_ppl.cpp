@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "adapter_flags.h"
 #include "console.h"
 #include "eval_verbs.h"
 #include "qkv/core/error.h"
@@ -18,6 +19,7 @@ namespace {
 struct PplArguments {
   std::string model, text, dtype = "f32";
   WindowOptions options;
+  AdapterFlags adapters;
   bool json = false;
 };
 
@@ -29,7 +31,7 @@ void run_ppl(const PplArguments& arguments) {
   options.compute_type = *type;
   const std::string text = read_input(arguments.text);
   require_utf8(text, arguments.text);
-  const Bundle bundle = load_bundle(arguments.model);
+  const Bundle bundle = load_bundle(arguments.model, {.adapters = arguments.adapters.requests()});
   options.context = std::min(options.context, bundle.model->info().max_positions);
   Perplexity result;
   {
@@ -81,6 +83,7 @@ void add_eval_ppl(CLI::App& eval) {
       "they overlap and\n"
       "every token counts once, as Hugging Face's guide measures.");
   command->add_option("model", arguments->model, "model to measure")->required();
+  arguments->adapters.add_to(*command);
   command->add_option("text", arguments->text, "UTF-8 text file; - for standard input")->required();
   add_window_options(*command, arguments->options);
   command->add_option("--dtype", arguments->dtype, "of activations: f32 or bf16");

@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "adapter_flags.h"
 #include "console.h"
 #include "eval_verbs.h"
 #include "qkv/core/error.h"
@@ -18,6 +19,7 @@ struct TasksArguments {
   std::string model, dtype = "f32";
   std::vector<std::string> tasks;
   TaskOptions options;
+  AdapterFlags adapters;
   bool json = false;
 };
 
@@ -43,7 +45,7 @@ void run_tasks(const TasksArguments& arguments) {
     require(equals != std::string::npos, "--task: expected NAME=FILE, found '{}'", argument);
     wanted.emplace_back(&task_named(argument.substr(0, equals)), argument.substr(equals + 1));
   }
-  const Bundle bundle = load_bundle(arguments.model);
+  const Bundle bundle = load_bundle(arguments.model, {.adapters = arguments.adapters.requests()});
   Json all = Json::array();
   if (!arguments.json)
     print_out(fmt::format("{:<15} {:>9}  {:<10} {:>9} {:>9} {:>9}\n", "task", "questions", "metric", "value",
@@ -85,6 +87,7 @@ void add_eval_tasks(CLI::App& eval) {
       "lambada=lambada_test.jsonl --limit 500\n\n" +
       task_list());
   command->add_option("model", arguments->model, "model to measure")->required();
+  arguments->adapters.add_to(*command);
   command->add_option("--task", arguments->tasks, "NAME=FILE, repeatable")->required();
   command
       ->add_option("--limit", arguments->options.limit,

@@ -18,6 +18,7 @@ void GenerationFlags::add_to(CLI::App& command) {
       .add_option("MODEL", model,
                   "A Hugging Face directory, or a .gguf, .qkv, .safetensors, .pt or llama2.c file")
       ->required();
+  adapters.add_to(command);
   command.add_option("--max-tokens", max_tokens, "Tokens to generate at most (default: 256)")->type_name("N");
   command.add_option("--min-tokens", min_tokens, "Tokens to generate at least")->type_name("N");
   sampling.add_to(command);
@@ -78,6 +79,12 @@ void GenerationFlags::add_grammar_flags(CLI::App& command) {
   add("--json-schema", "JSON", schema, "The answer is JSON that satisfies this schema; {}: any JSON");
   add("--json-schema-file", "PATH", schema, "The same from a file");
   add("--regex", "PATTERN", regex, "The answer as a whole matches this regular expression");
+}
+
+Bundle GenerationFlags::load() const {
+  LoadOptions options;
+  options.adapters = adapters.requests();
+  return load_bundle(model, options);
 }
 
 void GenerationFlags::check() const {

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "adapter_flags.h"
 #include "qkv/core/parallel.h"
 #include "qkv/engine/engine.h"
 #include "qkv/models/bundle.h"
@@ -22,6 +23,7 @@ namespace qkv {
 
 struct GenerationFlags {
   std::string model;
+  AdapterFlags adapters;
   int64_t max_tokens = 256;
   int64_t min_tokens = 0;
   SamplingFlags sampling;
@@ -34,6 +36,8 @@ struct GenerationFlags {
   std::shared_ptr<const Grammar> grammar;  // of the answer; compiled while the flags are read
 
   void add_to(CLI::App& command);
+  // The model with its adapters.
+  Bundle load() const;
   // Refuses impossible values before a model is loaded.
   void check() const;
   // What the flags say about answering a prompt.

@@ -110,6 +110,7 @@ int run(int argc, char** argv) {
   add_quantize(app);
   add_prune(app);
   add_imatrix(app);
+  add_merge(app);
   add_train(app);
   add_eval(app);
   add_bench(app);

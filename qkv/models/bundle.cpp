@@ -18,6 +18,9 @@ Bundle load_bundle(const std::string& path, const LoadOptions& options) {
   bundle.path = path;
   bundle.model = make_model(*config.config, config.where);
   load_weights(*bundle.model, *checkpoint, options.residence);
+  for (const AdapterRequest& request : options.adapters) {
+    bundle.adapters.push_back(Adapter::load(*bundle.model, request.path, request.scale));
+  }
   bundle.generation_config = generation_config_of(*checkpoint);
 
   std::string problem;

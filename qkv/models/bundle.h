@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "qkv/models/adapter.h"
 #include "qkv/models/model.h"
 #include "qkv/models/weights.h"
 #include "qkv/text/tokenizer.h"
@@ -15,11 +16,13 @@ struct Bundle {
   std::unique_ptr<Model> model;
   std::shared_ptr<const Tokenizer> tokenizer;  // null if the path has none
   std::unique_ptr<Json> generation_config;     // null if the path has none
+  std::vector<std::shared_ptr<Adapter>> adapters;  // in effect, the last one outermost
 };
 
 struct LoadOptions {
   Residence residence = Residence::inference;
   bool tokenizer_required = true;
+  std::vector<AdapterRequest> adapters;  // put over the weights, in this order
 };
 
 // Opens what is at `path`. Error if the model has no config, its tokenizer is missing though required, or the

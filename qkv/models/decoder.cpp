@@ -110,6 +110,8 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
 
   Tensor x = embed(tokens, pass);  // (T, C)
   const bool again = pass.checkpoint_activations && gradient_mode();
+  // Under frozen embeddings there may be adapters in the blocks: a checkpoint needs an input on the tape.
+  if (again && !x.tracks_gradient()) x = x.detach().set_requires_grad(true);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     x = again ? run_twice(*blocks_[i], x, pass, table_of(i), i)
               : blocks_[i]->forward(x, pass, table_of(i), i);

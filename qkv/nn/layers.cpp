@@ -46,6 +46,12 @@ std::unique_ptr<Weight> Linear::exchange_weight(std::unique_ptr<Weight> weight) 
   return weight;
 }
 
+void Linear::set_bias(Tensor bias) {
+  require(bias.defined() == bias_.defined() && (!bias.defined() || bias.shape() == bias_.shape()), "linear: expected a bias like {}, found {}",
+          bias_.defined() ? describe(bias_) : "none", bias.defined() ? describe(bias) : "none");
+  bias_ = std::move(bias);
+}
+
 Activation activation_from_name(const std::string& name) {
   if (name == "silu" || name == "swish") return Activation::silu;
   if (name == "gelu") return Activation::gelu_erf;

@@ -27,6 +27,8 @@ class Linear : public Module {
   void set_weight(std::unique_ptr<Weight> weight);
   // The same, giving back the one that was there.
   std::unique_ptr<Weight> exchange_weight(std::unique_ptr<Weight> weight);
+  const Tensor& bias() const { return bias_; }
+  void set_bias(Tensor bias);
 
  private:
   std::unique_ptr<Weight> weight_;

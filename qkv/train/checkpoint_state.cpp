@@ -4,10 +4,12 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
 #include "qkv/formats/checkpoint.h"
+#include "qkv/formats/hf_directory.h"
 #include "qkv/models/weights.h"
 #include "qkv/train/trainer.h"
 
@@ -21,15 +23,23 @@ constexpr const char* kOptimizerDirectory = "optimizer";
 
 }  // namespace
 
-void save_training_state(const std::string& path, Bundle& bundle, AdamW& optimizer, const TrainerProgress& progress,
+void save_training_state(const std::string& path, Bundle& bundle, Optimizer& optimizer, const TrainerProgress& progress,
                          const Json& recipe_state, const Json& resolved_config) {
   AtomicDirectory target(path);
-  save_bundle(target.path(), *bundle.model, bundle.tokenizer.get());
+  if (bundle.adapters.empty()) {
+    save_bundle(target.path(), *bundle.model, bundle.tokenizer.get());
+  } else {
+    bundle.adapters.back()->save_peft(target.path());
+  }
   const std::string optimizer_path = target.path() + "/" + kOptimizerDirectory;
   fs::create_directories(optimizer_path);
-  std::vector<std::pair<std::string, Tensor>> moments;
-  optimizer.visit_state([&](const std::string& name, Tensor& moment) { moments.emplace_back(name, moment); });
-  if (!moments.empty()) save_tensors(optimizer_path, moments, DType::f32);
+  std::vector<TensorEntry> states;
+  std::unordered_map<std::string, Tensor> by_name;
+  optimizer.visit_state([&](const std::string& name, Tensor& state) {
+    states.push_back({name, state.dtype(), state.shape()});
+    by_name[name] = state;
+  });
+  if (!states.empty()) write_hf_weights(optimizer_path, states, [&](const TensorEntry& entry) { return by_name.at(entry.name); });
   Json state = {{"step", progress.step},
                 {"tokens", progress.tokens},
                 {"best_valid_loss", std::isfinite(progress.best_valid_loss) ? Json(progress.best_valid_loss) : Json(nullptr)},
@@ -37,13 +47,14 @@ void save_training_state(const std::string& path, Bundle& bundle, AdamW& optimiz
                 {"evaluations_without_gain", progress.evaluations_without_gain},
                 {"elapsed_seconds", progress.elapsed_seconds},
                 {"optimizer_steps", optimizer.steps()},
+                {"optimizer_scalars", optimizer.scalars()},
                 {"recipe", recipe_state},
                 {"config", resolved_config}};
   save_json(target.path() + "/" + kStateFile, state);
   target.commit();
 }
 
-void load_training_state(const std::string& path, Model& model, AdamW& optimizer, TrainerProgress& progress, Json& recipe_state) {
+void load_training_state(const std::string& path, Bundle& bundle, Optimizer& optimizer, TrainerProgress& progress, Json& recipe_state) {
   const Json json = load_json(path + "/" + kStateFile);
   const JsonView state(json, path + "/" + kStateFile);
   progress.step = state.integer("step");
@@ -55,14 +66,20 @@ void load_training_state(const std::string& path, Model& model, AdamW& optimizer
   recipe_state = state.object("recipe").json();
 
   // The optimizer holds the parameters' tensors, so their data is replaced in place.
-  restore_weights(model, *open_checkpoint(path));
-  optimizer.restore(state.integer("optimizer_steps"));
+  if (bundle.adapters.empty()) {
+    restore_weights(*bundle.model, *open_checkpoint(path));
+  } else {
+    bundle.adapters.back()->restore_peft(path);
+  }
+  std::vector<double> scalars;
+  if (const Json* stored = state.find("optimizer_scalars")) scalars = stored->get<std::vector<double>>();
+  optimizer.restore(state.integer("optimizer_steps"), scalars);
   if (optimizer.steps() == 0) return;
   const auto states = open_checkpoint(path + "/" + kOptimizerDirectory + "/model.safetensors");
   optimizer.visit_state([&](const std::string& name, Tensor& moment) {
     const Tensor stored = states->read(name);
-    require(stored.shape() == moment.shape() && stored.dtype() == DType::f32, "{}: optimizer state '{}': expected f32 {}, found {}", path, name,
-            moment.shape().str(), describe(stored));
+    require(stored.shape() == moment.shape() && stored.dtype() == moment.dtype(), "{}: optimizer state '{}': expected {}, found {}", path,
+            name, describe(moment), describe(stored));
     moment.copy_from(stored);
   });
 }

@@ -3,14 +3,16 @@
 #include <cmath>
 
 #include "qkv/core/error.h"
+#include "qkv/core/json.h"
 #include "qkv/core/parallel.h"
 #include "qkv/kernels/kernels.h"
+#include "qkv/train/optimizers/optimizers.h"
 
 namespace qkv {
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;
-// Sums over a tensor are made of blocks of this size, added in order: the same bits for any number of threads.
+// Sums over a tensor are made of blocks of this size, added in order: the same bits for any number of
+// threads.
 constexpr int64_t kSumBlock = 1 << 16;
 
 double sum_of_squares(const Tensor& t) {
@@ -18,7 +20,8 @@ double sum_of_squares(const Tensor& t) {
   std::vector<double> sums(static_cast<size_t>(blocks));
   parallel_for(blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t b = first; b < last; ++b) {
-      sums[static_cast<size_t>(b)] = kernels().sum_of_squares(t.data<float>() + b * kSumBlock, std::min(kSumBlock, n - b * kSumBlock));
+      sums[static_cast<size_t>(b)] =
+          kernels().sum_of_squares(t.data<float>() + b * kSumBlock, std::min(kSumBlock, n - b * kSumBlock));
     }
   });
   double total = 0;
@@ -26,74 +29,115 @@ double sum_of_squares(const Tensor& t) {
   return total;
 }
 
+struct Kind {
+  const char* name;
+  const char* what;
+  std::unique_ptr<Optimizer> (*make)(Module& module, const OptimizerConfig& config);
+};
+
+constexpr Kind kKinds[] = {
+    {"adamw", "AdamW", optimizers::make_adamw},
+    {"adamw-8bit", "AdamW with moments in 8 bits", optimizers::make_adamw_8bit},
+    {"adamw-schedule-free", "AdamW that averages instead of decaying its rate; use schedule constant",
+     optimizers::make_schedule_free},
+    {"adam", "Adam, weight decay as an L2 term", optimizers::make_adam},
+    {"amsgrad", "AdamW with the largest second moment so far", optimizers::make_amsgrad},
+    {"adamax", "Adam with the infinity norm", optimizers::make_adamax},
+    {"nadam", "Adam with Nesterov momentum", optimizers::make_nadam},
+    {"radam", "rectified Adam", optimizers::make_radam},
+    {"adafactor", "second moments of rows and columns only", optimizers::make_adafactor},
+    {"lion", "signs of momentum", optimizers::make_lion},
+    {"muon", "orthogonalized momentum for matrices, AdamW for the rest", optimizers::make_muon},
+    {"sgd", "gradient descent with momentum", optimizers::make_sgd},
+    {"nesterov", "gradient descent with Nesterov momentum", optimizers::make_nesterov},
+    {"rmsprop", "RMSprop", optimizers::make_rmsprop},
+    {"adagrad", "Adagrad", optimizers::make_adagrad},
+};
+
 }  // namespace
 
-AdamW::AdamW(Module& module, const AdamWConfig& config) : config_(config) {
+std::vector<std::pair<std::string, std::string>> optimizer_kinds() {
+  std::vector<std::pair<std::string, std::string>> kinds;
+  for (const Kind& kind : kKinds) kinds.emplace_back(kind.name, kind.what);
+  return kinds;
+}
+
+std::vector<std::string> optimizer_names() {
+  std::vector<std::string> names;
+  for (const Kind& kind : kKinds) names.emplace_back(kind.name);
+  return names;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(Module& module, const OptimizerConfig& config) {
+  for (const Kind& kind : kKinds) {
+    if (config.kind == kind.name) return kind.make(module, config);
+  }
+  const std::vector<std::string> names = optimizer_names();
+  fail("optimizer: expected one of {}, found '{}'{}", fmt::join(names, ", "), config.kind,
+       suggestion(config.kind, names));
+}
+
+Optimizer::Optimizer(Module& module, const OptimizerConfig& config) : config_(config) {
   module.visit("", [&](const std::string& name, Tensor& parameter) {
     if (!parameter.requires_grad()) return;
-    require(parameter.dtype() == DType::f32, "optimizer: parameter '{}': expected an f32 master, found {}", name, describe(parameter));
-    slots_.push_back({name, parameter, {}, {}, config.decay_all || parameter.shape().rank() > 1});
+    require(parameter.dtype() == DType::f32, "optimizer: parameter '{}': expected an f32 master, found {}",
+            name, describe(parameter));
+    slots_.push_back({name, parameter, config.decay_all || parameter.shape().rank() > 1, {}});
   });
   require(!slots_.empty(), "optimizer: expected trainable parameters, found none");
 }
 
-void AdamW::make_states() {
-  for (auto& slot : slots_) {
-    slot.m = Tensor::zeros(slot.parameter.shape());
-    slot.v = Tensor::zeros(slot.parameter.shape());
+void Optimizer::make_states() {
+  for (Slot& slot : slots_) {
+    slot.state.clear();
+    for (const StateShape& state : state_shapes(slot))
+      slot.state.push_back(Tensor::zeros(state.shape, state.type));
   }
+  has_states_ = true;
 }
 
-double AdamW::gradient_norm() const {
+double Optimizer::gradient_norm() const {
   double total = 0;
-  for (const auto& slot : slots_) {
+  for (const Slot& slot : slots_) {
     if (slot.parameter.grad().defined()) total += sum_of_squares(slot.parameter.grad());
   }
   return std::sqrt(total);
 }
 
-void AdamW::step(double lr_factor, double grad_scale) {
-  if (!slots_[0].m.defined()) make_states();
+double Optimizer::bias_correction(double beta) const {
+  return 1 - std::pow(beta, static_cast<double>(steps_));
+}
+
+void Optimizer::step(double lr_factor, double grad_scale) {
+  if (!has_states_) make_states();
   ++steps_;
-  AdamWStep step;
-  step.lr = static_cast<float>(config_.lr * lr_factor);
-  step.beta1 = static_cast<float>(config_.beta1);
-  step.beta2 = static_cast<float>(config_.beta2);
-  step.eps = static_cast<float>(config_.eps);
-  step.bias_correction1 = static_cast<float>(1 - std::pow(config_.beta1, static_cast<double>(steps_)));
-  step.bias_correction2 = static_cast<float>(1 - std::pow(config_.beta2, static_cast<double>(steps_)));
-  step.grad_scale = static_cast<float>(grad_scale);
-  for (auto& slot : slots_) {
+  begin_step(config_.lr * lr_factor);
+  for (Slot& slot : slots_) {
     const Tensor gradient = slot.parameter.grad();
     if (!gradient.defined()) continue;
-    step.weight_decay = slot.decay ? static_cast<float>(config_.weight_decay) : 0;
-    float* p = slot.parameter.data<float>();
-    float* m = slot.m.data<float>();
-    float* v = slot.v.data<float>();
-    const float* g = gradient.data<float>();
-    parallel_for(slot.parameter.elements(), kGrain, [&](int64_t begin, int64_t end) {
-      kernels().adamw(step, p + begin, g + begin, m + begin, v + begin, end - begin);
-    });
+    update(slot, gradient.data<float>(), static_cast<float>(config_.lr * lr_factor),
+           static_cast<float>(grad_scale));
     slot.parameter.mark_modified();
   }
   clear_gradients();
 }
 
-void AdamW::clear_gradients() {
-  for (auto& slot : slots_) slot.parameter.clear_grad();
+void Optimizer::clear_gradients() {
+  for (Slot& slot : slots_) slot.parameter.clear_grad();
 }
 
-void AdamW::visit_state(const ParameterVisitor& visitor) {
-  for (auto& slot : slots_) {
-    if (!slot.m.defined()) continue;
-    visitor(slot.name + ".m", slot.m);
-    visitor(slot.name + ".v", slot.v);
+void Optimizer::visit_state(const ParameterVisitor& visitor) {
+  for (Slot& slot : slots_) {
+    const std::vector<StateShape> shapes = state_shapes(slot);
+    for (size_t i = 0; i < slot.state.size(); ++i) visitor(slot.name + "." + shapes[i].name, slot.state[i]);
   }
 }
 
-void AdamW::restore(int64_t steps) {
+void Optimizer::restore(int64_t steps, const std::vector<double>& scalars) {
   steps_ = steps;
   if (steps > 0) make_states();
+  if (steps > 0 && !scalars.empty()) set_scalars(scalars);
+  restored();
 }
 
 }  // namespace qkv

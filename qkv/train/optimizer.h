@@ -1,8 +1,10 @@
-// AdamW over the parameters of a module (Loshchilov & Hutter, arXiv 1711.05101).
+// Optimizers over the parameters of a module, behind one interface: AdamW by default, others in optimizers/,
+// each with its paper.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,38 +12,81 @@
 
 namespace qkv {
 
-struct AdamWConfig {
+struct OptimizerConfig {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
-  bool decay_all = false;  // also norms and biases, which are exempt by default
+  bool decay_all = false;      // also norms and biases, which are exempt by default
+  std::string kind = "adamw";  // one of optimizer_kinds()
+  double momentum = 0.9;       // sgd, nesterov, muon
 };
 
-class AdamW {
+// For every kind, its name and what it is; in the order of help texts.
+std::vector<std::pair<std::string, std::string>> optimizer_kinds();
+std::vector<std::string> optimizer_names();
+
+class Optimizer {
  public:
-  // Takes the trainable parameters in visit() order. States (two f32 per element) are made at the first step.
-  AdamW(Module& module, const AdamWConfig& config);
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
 
   // The norm of all gradients together.
   double gradient_norm() const;
-  // One update at learning rate config.lr * lr_factor, gradients multiplied by grad_scale first; drops the gradients.
+  // One update at learning rate config.lr * lr_factor, gradients multiplied by grad_scale first; drops the
+  // gradients. Parameters without a gradient stay as they are.
   void step(double lr_factor, double grad_scale);
   void clear_gradients();
   int64_t steps() const { return steps_; }
 
-  // For checkpoints: calls visitor("<parameter>.m", ...), ("<parameter>.v", ...) for every state; states must exist.
+  // For checkpoints: calls visitor("<parameter>.m", ...), ... for every state; none before the first step.
   void visit_state(const ParameterVisitor& visitor);
-  // Makes the states, to be filled through visit_state.
-  void restore(int64_t steps);
+  // What is not a tensor.
+  virtual std::vector<double> scalars() const { return {}; }
+  // Makes the states as after `steps` steps, to be filled through visit_state.
+  void restore(int64_t steps, const std::vector<double>& scalars = {});
 
- private:
+  // Schedule-free methods evaluate and export other values than those they train: with `on` they are put into
+  // the parameters, without the trained ones are back, to the bit.
+  virtual void use_averages(bool) {}
+
+ protected:
   struct Slot {
     std::string name;
-    Tensor parameter, m, v;
+    Tensor parameter;
     bool decay;
+    std::vector<Tensor> state;  // in the order of state_shapes()
   };
-  void make_states();
-  AdamWConfig config_;
+  struct StateShape {
+    std::string name;
+    Shape shape;
+    DType type = DType::f32;
+  };
+
+  // Takes the trainable parameters in visit() order. States (zeros) are made at the first step.
+  Optimizer(Module& module, const OptimizerConfig& config);
+  // The states of one parameter.
+  virtual std::vector<StateShape> state_shapes(const Slot& slot) const = 0;
+  // Called before the slots of a step are updated, with steps() being the number of this one.
+  virtual void begin_step(double /*lr*/) {}
+  // Updates slot.parameter; `gradient` is to be multiplied by grad_scale.
+  virtual void update(Slot& slot, const float* gradient, float lr, float grad_scale) = 0;
+  virtual void set_scalars(const std::vector<double>&) {}
+  // After restore(): what follows from steps() alone.
+  virtual void restored() {}
+
+  float decay_of(const Slot& slot) const { return slot.decay ? static_cast<float>(config_.weight_decay) : 0; }
+  // 1 - beta^steps().
+  double bias_correction(double beta) const;
+
+  OptimizerConfig config_;
   std::vector<Slot> slots_;
+
+ private:
+  void make_states();
   int64_t steps_ = 0;
+  bool has_states_ = false;
 };
+
+// Error that lists the kinds and suggests the nearest.
+std::unique_ptr<Optimizer> make_optimizer(Module& module, const OptimizerConfig& config);
 
 }  // namespace qkv

@@ -141,7 +141,7 @@ TrainerConfig trainer_config(const PretrainSettings& s) {
   config.steps = s.steps;
   config.accumulation = s.accumulation;
   config.clip_norm = s.clip_norm;
-  config.optimizer = {s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, s.decay_all};
+  config.optimizer = {s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, s.decay_all, s.optimizer, s.momentum};
   config.schedule = schedule_config(s);
   config.log_interval = s.log_interval;
   config.eval_interval = s.eval_interval;
@@ -190,6 +190,8 @@ void PretrainSettings::bind(ConfigTable& t) {
   t.bind("model.attention_bias", &attention_bias, "biases on the attention's projections");
   t.bind("model.mlp_bias", &mlp_bias, "biases in the feed-forward network");
   t.bind("model.initializer_range", &initializer_range, "standard deviation of new weights", 0, 10);
+  t.bind("optimizer.name", &optimizer, "how parameters follow gradients", optimizer_names());
+  t.bind("optimizer.momentum", &momentum, "momentum of sgd, nesterov and muon", 0, 0.999999);
   t.bind("optimizer.lr", &lr, "peak learning rate", 0, 100);
   t.bind("optimizer.beta1", &beta1, "AdamW's decay of the first moment", 0, 0.999999);
   t.bind("optimizer.beta2", &beta2, "AdamW's decay of the second moment", 0, 0.999999);

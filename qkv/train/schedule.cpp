@@ -16,7 +16,7 @@ double cosine_between(double floor, double progress) {
 
 }  // namespace
 
-std::vector<std::string> schedule_kinds() { return {"cosine", "linear", "constant", "wsd", "inverse-sqrt"}; }
+std::vector<std::string> schedule_kinds() { return {"cosine", "linear", "constant", "wsd", "inverse-sqrt", "polynomial", "cosine-restarts"}; }
 
 double schedule_factor(const ScheduleConfig& schedule, int64_t step) {
   const double now = static_cast<double>(step), warmup = static_cast<double>(schedule.warmup_steps);
@@ -36,6 +36,11 @@ double schedule_factor(const ScheduleConfig& schedule, int64_t step) {
     return cosine_between(floor, (now - begin) / decay);
   }
   const double progress = std::clamp((now - warmup) / std::max(1.0, total - warmup), 0.0, 1.0);
+  if (schedule.kind == "polynomial") return floor + (1 - floor) * std::pow(1 - progress, schedule.power);
+  if (schedule.kind == "cosine-restarts") {
+    if (progress >= 1) return 0;
+    return cosine_between(0, std::fmod(static_cast<double>(schedule.cycles) * progress, 1.0));
+  }
   if (schedule.kind == "linear") return 1 - (1 - floor) * progress;
   if (schedule.kind == "cosine") return cosine_between(floor, progress);
   fail("schedule: expected one of {}, found '{}'{}", fmt::join(schedule_kinds(), ", "), schedule.kind,

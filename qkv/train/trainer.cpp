@@ -27,6 +27,11 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+Module& trained_module(Bundle& bundle) {
+  if (bundle.adapters.empty()) return *bundle.model;
+  return *bundle.adapters.back();
+}
+
 Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 }  // namespace
@@ -41,6 +46,7 @@ struct Trainer::State {
   double train_seconds = 0;  // spent in train_step, this session
   int64_t session_tokens = 0;
   double session_flops = 0;
+  double frozen_flops = 0;  // per token: frozen matrices have no gradient to compute
   double peak_flops = 0;
   int64_t loss_steps = 0;
   double loss_sum = 0;  // since the last progress line
@@ -63,9 +69,12 @@ Trainer::Trainer(Bundle& bundle, Recipe& recipe, const TrainerConfig& config, st
       config_(config),
       output_(std::move(output)),
       resolved_(std::make_unique<Json>(std::move(resolved))),
-      optimizer_(*bundle.model, config.optimizer),
+      optimizer_(make_optimizer(trained_module(bundle), config.optimizer)),
       state_(std::make_unique<State>()) {
   fs::create_directories(output_ + "/checkpoints");
+  if (!bundle.adapters.empty()) {
+    state_->frozen_flops = 2 * static_cast<double>(bundle.model->matrix_parameter_count()) - 6 * static_cast<double>(bundle.adapters.back()->parameter_count());
+  }
 }
 
 Trainer::~Trainer() = default;
@@ -74,7 +83,7 @@ bool Trainer::resume() {
   const std::string path = newest_checkpoint(output_);
   if (path.empty()) return false;
   Json recipe_state;
-  load_training_state(path, *bundle_.model, optimizer_, state_->progress, recipe_state);
+  load_training_state(path, bundle_, *optimizer_, state_->progress, recipe_state);
   recipe_.restore(recipe_state);
   state_->elapsed_before = state_->progress.elapsed_seconds;
   append_metrics({{"kind", "event"}, {"step", state_->progress.step}, {"text", "resumed"}});
@@ -101,11 +110,11 @@ Trainer::StepNumbers Trainer::train_step() {
     loss_sum += loss.item();
     if (counted > 0) backward(loss, Tensor::full({1}, weight));
     numbers.tokens += batches[i]->tokens;
-    numbers.flops += bundle_.model->training_flops_per_token(batches[i]->context) * static_cast<double>(batches[i]->tokens);
+    numbers.flops += (bundle_.model->training_flops_per_token(batches[i]->context) - state_->frozen_flops) * static_cast<double>(batches[i]->tokens);
     batches[i].reset();
   }
   numbers.loss = counted > 0 ? loss_sum / counted : 0;
-  numbers.gradient_norm = optimizer_.gradient_norm();
+  numbers.gradient_norm = optimizer_->gradient_norm();
   require(std::isfinite(numbers.loss) && std::isfinite(numbers.gradient_norm),
           "training: step {}: loss {} with gradient norm {} is not finite; a lower optimizer.lr or more optimizer.warmup usually helps",
           state_->progress.step + 1, numbers.loss, numbers.gradient_norm);
@@ -113,7 +122,7 @@ Trainer::StepNumbers Trainer::train_step() {
   const double clip = config_.clip_norm > 0 ? std::min(1.0, config_.clip_norm / (numbers.gradient_norm + 1e-6)) : 1.0;
   const double factor = schedule_factor(config_.schedule, state_->progress.step + (config_.schedule.warmup_steps > 0 ? 1 : 0));
   numbers.lr = config_.optimizer.lr * factor;
-  optimizer_.step(factor, clip);
+  optimizer_->step(factor, clip);
   numbers.seconds = seconds_since(start);
   ++state_->progress.step;
   state_->progress.tokens += numbers.tokens;
@@ -121,7 +130,9 @@ Trainer::StepNumbers Trainer::train_step() {
 }
 
 bool Trainer::evaluate_and_note() {
+  optimizer_->use_averages(true);
   const EvaluationResult result = recipe_.evaluate();
+  optimizer_->use_averages(false);
   if (result.tokens == 0) return true;
   State& s = *state_;
   s.last_valid_loss = result.loss;
@@ -149,7 +160,7 @@ void Trainer::append_metrics(const Json& line) {
 void Trainer::save_checkpoint() {
   state_->progress.elapsed_seconds = state_->elapsed();
   const std::string path = fmt::format("{}/checkpoints/step-{:08}", output_, state_->progress.step);
-  save_training_state(path, bundle_, optimizer_, state_->progress, recipe_.state(), *resolved_);
+  save_training_state(path, bundle_, *optimizer_, state_->progress, recipe_.state(), *resolved_);
   rotate_checkpoints();
 }
 
@@ -243,12 +254,18 @@ TrainResult Trainer::run() {
 }
 
 void Trainer::export_model(TrainResult& result) {
-  AtomicDirectory target(output_ + "/model");
-  SaveOptions options;
-  options.type = config_.save_type;
-  save_bundle(target.path(), *bundle_.model, bundle_.tokenizer.get(), options);
+  result.model_path = output_ + (bundle_.adapters.empty() ? "/model" : "/adapter");
+  AtomicDirectory target(result.model_path);
+  optimizer_->use_averages(true);
+  if (bundle_.adapters.empty()) {
+    SaveOptions options;
+    options.type = config_.save_type;
+    save_bundle(target.path(), *bundle_.model, bundle_.tokenizer.get(), options);
+  } else {
+    bundle_.adapters.back()->save_peft(target.path());
+  }
+  optimizer_->use_averages(false);
   target.commit();
-  result.model_path = output_ + "/model";
 }
 
 void Trainer::write_report(const TrainResult& result) const {

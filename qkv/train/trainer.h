@@ -48,7 +48,7 @@ struct TrainerConfig {
   int64_t accumulation = 1;
   double clip_norm = 1.0;  // 0: off
   uint64_t seed = 0;
-  AdamWConfig optimizer;
+  OptimizerConfig optimizer;
   ScheduleConfig schedule;  // total_steps and warmup_steps are resolved before training
   int64_t log_interval = 10, eval_interval = 100, checkpoint_interval = 0;  // steps; 0: only at the end
   int64_t keep_last = 2;             // checkpoints beside the best one
@@ -62,12 +62,13 @@ struct TrainResult {
   double seconds = 0, tokens_per_second = 0, mfu = 0;
   uint64_t peak_tensor_bytes = 0, peak_resident_bytes = 0;
   bool interrupted = false, stopped_early = false;
-  std::string model_path, report_path;
+  std::string model_path, report_path;  // model_path: of the adapter, where one was trained
 };
 
 class Trainer {
  public:
-  // `output` is the run's directory: checkpoints/step-N, model/, metrics.jsonl, report.html, config.yaml. `resolved` is the
+  // Trains the bundle's last adapter if it has any, else the model's trainable parameters.
+  // `output` is the run's directory: checkpoints/step-N, model/ (or adapter/), metrics.jsonl, report.html, config.yaml. `resolved` is the
   // whole configuration, for the report and for the check that a resumed run is the same run.
   Trainer(Bundle& bundle, Recipe& recipe, const TrainerConfig& config, std::string output, Json resolved);
   ~Trainer();
@@ -93,7 +94,7 @@ class Trainer {
   TrainerConfig config_;
   std::string output_;
   std::unique_ptr<Json> resolved_;
-  AdamW optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<State> state_;
 };
 

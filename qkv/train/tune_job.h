@@ -1,0 +1,57 @@
+// Fine-tuning from data files to an exported adapter or model: what `qkv train sft` and `qkv train dpo` run,
+// as library calls.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "qkv/core/config.h"
+#include "qkv/train/trainer.h"
+
+namespace qkv {
+
+enum class TuneKind { sft, dpo };
+
+// Every setting of a run. Keys, limits and help are in bind().
+struct TuneSettings {
+  TuneKind kind = TuneKind::sft;
+  std::vector<std::string> train_files, valid_files;
+  double valid_fraction = 0.05;
+  int64_t max_length = 0, batch_tokens = 2048, batch_pairs = 8;
+  std::string overlong = "drop", chat = "auto";
+
+  std::string adapter = "lora";
+  int64_t rank = 16;
+  double alpha = 32, adapter_dropout = 0;
+  bool rank_stabilized = false;
+  std::vector<std::string> targets = {"all-linear"};
+
+  std::string loss = "sigmoid", divergence = "reverse_kl";
+  double beta = 0.1, label_smoothing = 0, divergence_alpha = 1;
+  bool reference_free = false;
+
+  std::string optimizer = "adamw";
+  double lr = 2e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, clip_norm = 1, momentum = 0.9;
+  std::string schedule = "cosine";
+  double warmup_ratio = 0.03, min_lr_ratio = 0;
+
+  int64_t steps = 0, accumulation = 1, seed = 0;
+  double epochs = 1;
+  std::string dtype = "auto", save_dtype = "f32";
+  double dropout = 0;
+  bool gradient_checkpointing = false;
+  int64_t log_interval = 10, eval_interval = 100, checkpoint_interval = 200, keep_last = 2;
+
+  std::string model;   // what is tuned
+  std::string output;  // directory of the run
+  bool resume = false;
+
+  // Every key but model, output and resume, which are arguments only.
+  void bind(ConfigTable& table);
+};
+
+// Runs it; says what the data hold first. Errors leave no checkpoint half-written.
+TrainResult run_tuning(TuneSettings settings);
+
+}  // namespace qkv
