@@ -14,6 +14,7 @@ void add_tokenizer(CLI::App& app);  // cmd_tokenizer.cpp
 void add_data(CLI::App& app);       // cmd_data.cpp
 void add_info(CLI::App& app);       // cmd_info.cpp
 void add_convert(CLI::App& app);    // cmd_convert.cpp
+void add_check(CLI::App& app);      // cmd_check.cpp
 void add_init(CLI::App& app);       // cmd_init.cpp
 void add_quantize(CLI::App& app);   // cmd_quantize.cpp
 void add_prune(CLI::App& app);      // cmd_prune.cpp

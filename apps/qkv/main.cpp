@@ -106,6 +106,7 @@ int run(int argc, char** argv) {
   add_data(app);
   add_info(app);
   add_convert(app);
+  add_check(app);
   add_init(app);
   add_quantize(app);
   add_prune(app);

@@ -67,8 +67,12 @@ uint64_t largest_expansion(CodecId codec) {
 }
 
 struct ChunkEncoder::Scratch {
+  struct FreeContext {
+    void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+  };
   SplitScratch split;
   std::vector<std::byte> sample, trial, best;
+  std::unique_ptr<ZSTD_CCtx, FreeContext> zstd{ZSTD_createCCtx()};
 };
 
 ChunkEncoder::ChunkEncoder(const CodecOptions& options)
@@ -80,7 +84,8 @@ bool ChunkEncoder::encode_by(CodecId codec, std::span<const std::byte> raw, Elem
   if (codec == CodecId::dictionary) return dictionary_encode(raw, options_.dictionary_entries, out);
   if (codec == CodecId::split) return split_encode(raw, elements, scratch_->split, out);
   out.resize(ZSTD_compressBound(raw.size()));
-  const size_t size = ZSTD_compress(out.data(), out.size(), raw.data(), raw.size(), options_.zstd_level);
+  const size_t size = ZSTD_compressCCtx(scratch_->zstd.get(), out.data(), out.size(), raw.data(), raw.size(),
+                                        options_.zstd_level);
   require(ZSTD_isError(size) == 0, "[codec] zstd: {}", ZSTD_getErrorName(size));
   out.resize(size);
   return size < raw.size();

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "qkv/core/error.h"
+#include "qkv/kernels/codec_kernels.h"
 
 namespace qkv {
 namespace {
@@ -27,8 +28,14 @@ size_t encoded_bytes(size_t n, size_t covered, int bits) {
 
 // Distinct words by falling count, the smaller word first among equals.
 std::vector<std::pair<uint32_t, uint16_t>> by_count(std::span<const uint16_t> words) {
-  std::vector<uint32_t> counts(65536);
-  for (const uint16_t word : words) ++counts[word];
+  // Two tables: equal neighbours would otherwise wait for each other's store.
+  std::vector<uint32_t> counts(65536), odd(65536);
+  for (size_t i = 0; i + 1 < words.size(); i += 2) {
+    ++counts[words[i]];
+    ++odd[words[i + 1]];
+  }
+  if (words.size() % 2 != 0) ++counts[words.back()];
+  for (size_t w = 0; w < counts.size(); ++w) counts[w] += odd[w];
   std::vector<std::pair<uint32_t, uint16_t>> order;
   for (size_t w = 0; w < counts.size(); ++w) {
     if (counts[w] > 0) order.emplace_back(counts[w], static_cast<uint16_t>(w));
@@ -39,100 +46,75 @@ std::vector<std::pair<uint32_t, uint16_t>> by_count(std::span<const uint16_t> wo
   return order;
 }
 
-// Appends numbers of a fixed width, least significant bit first.
+// Writes numbers of a fixed width, least significant bit first, into zeros.
 class BitWriter {
  public:
-  BitWriter(std::vector<std::byte>& out, int bits) : out_(out), bits_(bits) {}
+  BitWriter(std::byte* to, int bits) : to_(to), bits_(bits) {}
   void put(uint64_t value) {
     word_ |= value << used_;
     used_ += bits_;
-    while (used_ >= 8) {
-      out_.push_back(static_cast<std::byte>(word_ & 0xFF));
-      word_ >>= 8;
-      used_ -= 8;
-    }
+    for (; used_ >= 8; used_ -= 8, word_ >>= 8) *to_++ = static_cast<std::byte>(word_ & 0xFF);
   }
   void finish() {
-    if (used_ > 0) out_.push_back(static_cast<std::byte>(word_ & 0xFF));
+    if (used_ > 0) *to_ = static_cast<std::byte>(word_ & 0xFF);
   }
 
  private:
-  std::vector<std::byte>& out_;
+  std::byte* to_;
   int bits_, used_ = 0;
   uint64_t word_ = 0;
 };
 
-// The i-th index.
-template <bool kBytes>
-inline size_t index_at(const std::byte* indices, size_t i, int bits) {
-  if constexpr (kBytes) return static_cast<size_t>(indices[i]);
-  const size_t bit = i * static_cast<size_t>(bits);
-  uint32_t word;
-  std::memcpy(&word, indices + bit / 8, sizeof word);
-  return word >> bit % 8 & ((1u << bits) - 1);
+// Set bits of the bitmaps.
+size_t count_covered(std::span<const std::byte> bitmaps) {
+  size_t count = 0, i = 0;
+  for (; i + 8 <= bitmaps.size(); i += 8) {
+    uint64_t word;
+    std::memcpy(&word, bitmaps.data() + i, sizeof word);
+    count += static_cast<size_t>(std::popcount(word));
+  }
+  for (; i < bitmaps.size(); ++i) count += static_cast<size_t>(std::popcount(static_cast<unsigned>(bitmaps[i])));
+  return count;
 }
 
-// For every bitmap, how many of its lower bits are set before each position.
-constexpr std::array<std::array<uint8_t, kGroup>, 256> kBefore = [] {
-  std::array<std::array<uint8_t, kGroup>, 256> table{};
-  for (size_t map = 0; map < 256; ++map) {
-    for (size_t i = 0; i < kGroup; ++i)
-      table[map][i] = static_cast<uint8_t>(std::popcount(map & ((1u << i) - 1)));
-  }
-  return table;
-}();
+// What merging may read behind the words that it needs.
+constexpr size_t kMergeSlack = 32;
 
-struct Layout {
-  int bits;
-  const std::byte *bitmaps, *indices, *raws;  // bitmaps null: all covered
-};
-
-template <bool kBytes>
-void expand(const Layout& at, const uint16_t* codebook, uint16_t* words, size_t n) {
-  if (at.bitmaps == nullptr) {
-    for (size_t i = 0; i < n; ++i) words[i] = codebook[index_at<kBytes>(at.indices, i, at.bits)];
-    return;
-  }
-  size_t index = 0;
-  const std::byte* raw = at.raws;
-  const auto raw_at = [&](size_t i) {
-    uint16_t word;
-    std::memcpy(&word, raw + 2 * i, 2);
-    return word;
-  };
-  const size_t groups = n / kGroup;
-  for (size_t g = 0; g < groups; ++g) {
-    const auto map = static_cast<size_t>(at.bitmaps[g]);
-    uint16_t* to = words + g * kGroup;
-    if (map == 0) {
-      std::memcpy(to, raw, 2 * kGroup);
-      raw += 2 * kGroup;
-      continue;
+// Elements of which some are indices: looked up and merged a piece at a time, which stays in the cache.
+void expand(std::span<const std::byte> bitmaps, const std::byte* indices, int bits, const uint16_t* codebook,
+            std::span<const std::byte> others, std::span<uint16_t> words) {
+  constexpr size_t piece_groups = 512;
+  std::array<uint16_t, piece_groups * kGroup + kGroup + kMergeSlack> known{};
+  std::array<uint16_t, piece_groups * kGroup + kMergeSlack> last_others{};
+  size_t index = 0, other = 0;
+  for (size_t g = 0; g < bitmaps.size();) {
+    const size_t count = std::min(piece_groups, bitmaps.size() - g);
+    const size_t covered = count_covered(bitmaps.subspan(g, count));
+    // Lookups begin at whole bytes: at a multiple of eight indices, up to seven before the first new one.
+    const size_t before = index % kGroup;
+    codec_kernels().look_up(indices + (index - before) / kGroup * static_cast<size_t>(bits), bits,
+                            static_cast<int64_t>(before + covered), codebook, known.data());
+    const size_t begin = g * kGroup, n = std::min(words.size() - begin, count * kGroup);
+    const size_t needed = n - covered;
+    const std::byte* from = others.data() + 2 * other;
+    if (others.size() / 2 - other <
+        needed + kMergeSlack) {  // the end is near: from memory with room behind it
+      std::memcpy(last_others.data(), from, 2 * needed);
+      from = reinterpret_cast<const std::byte*>(last_others.data());
     }
-    const auto covered = static_cast<size_t>(std::popcount(map));
-    if (map == 255) {
-      for (size_t i = 0; i < kGroup; ++i) to[i] = codebook[index_at<kBytes>(at.indices, index + i, at.bits)];
-    } else {
-      // Indices and raws go to their places one after the other: no element waits for the one before it.
-      const auto& before = kBefore[map];
-      for (size_t i = 0; i < kGroup; ++i) {
-        const bool is_index = (map >> i & 1) != 0;
-        const uint16_t known =
-            codebook[index_at<kBytes>(at.indices, index + std::min<size_t>(before[i], covered - 1), at.bits)];
-        const uint16_t other = raw_at(std::min<size_t>(i - before[i], kGroup - covered - 1));
-        to[i] = is_index ? known : other;
-      }
+    const size_t whole = n / kGroup;
+    codec_kernels().merge_words(bitmaps.data() + g, static_cast<int64_t>(whole), known.data() + before, from,
+                                words.data() + begin);
+    if (n % kGroup != 0) {
+      std::array<uint16_t, kGroup> group{};
+      const size_t merged = count_covered(bitmaps.subspan(g, whole));
+      codec_kernels().merge_words(bitmaps.data() + g + whole, 1, known.data() + before + merged,
+                                  from + 2 * (whole * kGroup - merged), group.data());
+      std::copy_n(group.data(), n % kGroup, words.data() + begin + whole * kGroup);
     }
     index += covered;
-    raw += 2 * (kGroup - covered);
-  }
-  for (size_t i = groups * kGroup; i < n; ++i) {
-    if ((static_cast<size_t>(at.bitmaps[groups]) >> (i - groups * kGroup) & 1) != 0) {
-      words[i] = codebook[index_at<kBytes>(at.indices, index++, at.bits)];
-    } else {
-      words[i] = raw_at(0);
-      raw += 2;
-    }
+    other += needed;
+    g += count;
   }
 }
 
@@ -147,7 +129,7 @@ bool dictionary_encode(std::span<const std::byte> raw, int entries, std::vector<
   const auto order = by_count(words);
 
   int best_bits = -1;
-  size_t best_bytes = raw.size();
+  size_t best_bytes = raw.size(), best_covered = 0;
   for (int bits = kLeastBits; bits <= kMostBits; ++bits) {
     if (entries != 0 && entries != 1 << bits) continue;
     size_t covered = 0;
@@ -156,6 +138,7 @@ bool dictionary_encode(std::span<const std::byte> raw, int entries, std::vector<
     if (bytes < best_bytes) {
       best_bytes = bytes;
       best_bits = bits;
+      best_covered = covered;
     }
   }
   if (best_bits < 0) return false;
@@ -168,31 +151,28 @@ bool dictionary_encode(std::span<const std::byte> raw, int entries, std::vector<
     index_of[order[e].second] = static_cast<uint16_t>(e);
   }
   const bool all = order.size() <= size;
-  out.reserve(best_bytes + kPadding);
-  out.push_back(static_cast<std::byte>(best_bits));
-  out.push_back(static_cast<std::byte>(all ? 1 : 0));
-  const auto append = [&](const void* data, size_t bytes) {
-    const auto* from = static_cast<const std::byte*>(data);
-    out.insert(out.end(), from, from + bytes);
-  };
-  append(codebook.data(), 2 * size);
-  if (!all) {
-    for (size_t g = 0; g < n; g += kGroup) {
-      unsigned map = 0;
-      for (size_t i = g; i < std::min(n, g + kGroup); ++i)
-        map |= (index_of[words[i]] != none ? 1u : 0u) << (i - g);
-      out.push_back(static_cast<std::byte>(map));
+  out.assign(best_bytes, std::byte{0});
+  out[0] = static_cast<std::byte>(best_bits);
+  out[1] = static_cast<std::byte>(all ? 1 : 0);
+  std::memcpy(out.data() + 2, codebook.data(), 2 * size);
+  std::byte* bitmaps = out.data() + 2 + 2 * size;
+  BitWriter indices(bitmaps + (all ? 0 : (n + kGroup - 1) / kGroup), best_bits);
+  std::byte* others = out.data() + best_bytes - 2 * (n - best_covered);
+  for (size_t g = 0; g < n; g += kGroup) {
+    unsigned map = 0;
+    for (size_t i = g; i < std::min(n, g + kGroup); ++i) {
+      const uint16_t entry = index_of[words[i]];
+      if (entry != none) {
+        map |= 1u << (i - g);
+        indices.put(entry);
+      } else {
+        std::memcpy(others, &words[i], 2);
+        others += 2;
+      }
     }
-  }
-  BitWriter indices(out, best_bits);
-  for (const uint16_t word : words) {
-    if (index_of[word] != none) indices.put(index_of[word]);
+    if (!all) *bitmaps++ = static_cast<std::byte>(map);
   }
   indices.finish();
-  if (best_bits != 8) out.insert(out.end(), kPadding, std::byte{0});
-  for (const uint16_t word : words) {
-    if (index_of[word] == none) append(&word, 2);
-  }
   return true;
 }
 
@@ -209,26 +189,30 @@ void dictionary_decode(std::span<const std::byte> data, std::span<std::byte> raw
           data.size());
   std::vector<uint16_t> codebook(entries);
   std::memcpy(codebook.data(), data.data() + 2, 2 * entries);
-  Layout at{bits, all ? nullptr : data.data() + 2 + 2 * entries, data.data() + header, nullptr};
+  const std::byte *bitmaps = all ? nullptr : data.data() + 2 + 2 * entries, *indices = data.data() + header;
   size_t covered = n;
   if (!all) {
-    covered = 0;
-    for (size_t g = 0; g < groups; ++g)
-      covered += static_cast<size_t>(std::popcount(static_cast<unsigned>(at.bitmaps[g])));
+    covered = count_covered({bitmaps, groups});
     require(
-        covered <= n && (n % kGroup == 0 || static_cast<unsigned>(at.bitmaps[groups - 1]) >> n % kGroup == 0),
+        covered <= n && (n % kGroup == 0 || static_cast<unsigned>(bitmaps[groups - 1]) >> n % kGroup == 0),
         "[codec] dictionary: bitmaps cover more than the {} elements", n);
   }
   const size_t expected = header + index_bytes(covered, bits) + 2 * (n - covered);
   require(data.size() == expected, "[codec] dictionary: expected {} bytes, found {}", expected, data.size());
-  at.raws = at.indices + index_bytes(covered, bits);
-  std::vector<uint16_t> words(n);
-  if (bits == 8) {
-    expand<true>(at, codebook.data(), words.data(), n);
-  } else {
-    expand<false>(at, codebook.data(), words.data(), n);
+  // Words are made where they belong if that is a place for words.
+  std::vector<uint16_t> copy;
+  uint16_t* words = reinterpret_cast<uint16_t*>(raw.data());
+  if (reinterpret_cast<uintptr_t>(raw.data()) % alignof(uint16_t) != 0) {
+    copy.resize(n);
+    words = copy.data();
   }
-  std::memcpy(raw.data(), words.data(), raw.size());
+  if (all) {
+    codec_kernels().look_up(indices, bits, static_cast<int64_t>(n), codebook.data(), words);
+  } else {
+    const auto others = data.subspan(header + index_bytes(covered, bits));
+    expand({bitmaps, groups}, indices, bits, codebook.data(), others, {words, n});
+  }
+  if (!copy.empty()) std::memcpy(raw.data(), words, raw.size());
 }
 
 }  // namespace qkv

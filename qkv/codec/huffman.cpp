@@ -5,12 +5,14 @@
 #include <cstring>
 
 #include "qkv/core/error.h"
+#include "qkv/kernels/codec_kernels.h"
 
 namespace qkv {
 namespace {
 
-constexpr int kStreams = 4;
+constexpr int kStreams = kCodecStreams;
 constexpr size_t kPadding = 8;  // bytes after each stream
+static_assert(kHuffmanBits == kCodecBits);
 constexpr size_t kTableSize = size_t{1} << kHuffmanBits;
 
 uint64_t load64(const std::byte* p) {
@@ -105,10 +107,6 @@ bool canonical_codes(const std::array<uint8_t, kHuffmanSymbols>& lengths,
   return true;
 }
 
-// Symbols of the type T that a table entry of 64 bits holds beside its 16 bits of counts.
-template <typename T>
-constexpr int kPerEntry = static_cast<int>(6 / sizeof(T));
-
 struct Single {
   uint16_t symbol = 0;
   uint8_t bits = 0;
@@ -116,8 +114,7 @@ struct Single {
 
 struct DecodeTables {
   std::vector<Single> single;   // by the next kHuffmanBits bits: their first symbol
-  std::vector<uint64_t> multi;  // all symbols that fit: from the lowest bits up, then 8 bits: how many, 8
-                                // bits: the bits they take
+  std::vector<uint64_t> multi;  // all symbols that fit (codec_kernels.h)
 };
 
 template <typename T>
@@ -135,58 +132,42 @@ DecodeTables build_tables(const std::array<uint32_t, kHuffmanSymbols>& codes, in
   for (size_t i = 0; i < kTableSize; ++i) {
     uint64_t entry = 0;
     int used = 0, n = 0;
-    while (n < kPerEntry<T>) {
+    while (n < kCodecSymbols<T>) {
       const Single& next = tables.single[i >> used];
       if (used + next.bits > kHuffmanBits) break;
-      entry |= static_cast<uint64_t>(static_cast<T>(next.symbol)) << (8 * static_cast<int>(sizeof(T)) * n);
+      entry |= static_cast<uint64_t>(static_cast<T>(next.symbol)) << (16 + 8 * static_cast<int>(sizeof(T)) * n);
       used += next.bits;
       ++n;
     }
-    tables.multi[i] = entry | static_cast<uint64_t>(n) << 48 | static_cast<uint64_t>(used) << 56;
+    tables.multi[i] = entry | static_cast<uint64_t>(n) << 8 | static_cast<uint64_t>(used);
   }
   return tables;
 }
 
-template <typename T>
-struct Stream {
-  const std::byte *in, *in_end;  // in_end: the last position a word may be loaded from
-  uint64_t bit = 0;              // of *in, 0 to 7
-  T *out, *out_end;
-};
-
-// Five lookups: 7 + 5 * 11 bits fit a word.
-constexpr int kLookups = 5;
-
-template <typename T>
-inline void decode_word(Stream<T>& stream, const uint64_t* table) {
-  uint64_t word = load64(stream.in) >> stream.bit;
-  uint64_t consumed = stream.bit;
-#pragma GCC unroll 5
-  for (int i = 0; i < kLookups; ++i) {
-    const uint64_t entry = table[word & (kTableSize - 1)];
-    std::memcpy(stream.out, &entry, sizeof entry);
-    stream.out += entry >> 48 & 0xFF;
-    word >>= entry >> 56;
-    consumed += entry >> 56;
-  }
-  stream.in += consumed >> 3;
-  stream.bit = consumed & 7;
+void read_streams(std::array<HuffmanReader<uint16_t>, kStreams>& streams, const uint64_t* table) {
+  codec_kernels().huffman_read16(streams.data(), table);
+}
+void read_streams(std::array<HuffmanReader<uint8_t>, kStreams>& streams, const uint64_t* table) {
+  codec_kernels().huffman_read8(streams.data(), table);
 }
 
-// Room that a decode_word() may write to.
+// One lookup.
 template <typename T>
-constexpr std::ptrdiff_t kSlack = kLookups* kPerEntry<T> + static_cast<std::ptrdiff_t>(8 / sizeof(T));
-
-template <typename T>
-bool fits(const Stream<T>& stream) {
-  return stream.in <= stream.in_end && stream.out_end - stream.out >= kSlack<T>;
+void read_word(HuffmanReader<T>& stream, const uint64_t* table) {
+  const uint64_t entry = table[load64(stream.in) >> stream.bit & (kTableSize - 1)];
+  const uint64_t symbols = entry >> 16;
+  std::memcpy(stream.out, &symbols, sizeof symbols);
+  stream.out += entry >> 8 & 0xFF;
+  stream.bit += entry & 0xFF;
+  stream.in += stream.bit >> 3;
+  stream.bit &= 7;
 }
 
 // The last symbols one by one, so that the stream ends where its last code does.
 template <typename T>
-void finish_stream(Stream<T>& stream, const std::vector<Single>& table) {
+void finish_stream(HuffmanReader<T>& stream, const std::vector<Single>& table) {
   while (stream.out < stream.out_end) {
-    require(stream.in <= stream.in_end, "[codec] a coded plane ends before its {} last symbols",
+    require(stream.in <= stream.in_last, "[codec] a coded plane ends before its {} last symbols",
             stream.out_end - stream.out);
     const Single& next = table[load64(stream.in) >> stream.bit & (kTableSize - 1)];
     *stream.out++ = static_cast<T>(next.symbol);
@@ -219,7 +200,7 @@ size_t decode_plane(std::span<const std::byte> data, int alphabet, int shift, st
   require(canonical_codes(lengths, codes), "[codec] a coded plane's lengths are those of no code");
   const DecodeTables tables = build_tables<T>(codes, shift);
 
-  std::array<Stream<T>, kStreams> streams;
+  std::array<HuffmanReader<T>, kStreams> streams;
   std::array<uint32_t, kStreams - 1> sizes;
   std::memcpy(sizes.data(), data.data() + at, sizeof sizes);
   at += sizeof sizes;
@@ -234,14 +215,13 @@ size_t decode_plane(std::span<const std::byte> data, int alphabet, int shift, st
                   symbols.data() + n * (s + 1) / kStreams};
     at += s + 1 < kStreams ? size : 0;
   }
-  while (fits(streams[0]) && fits(streams[1]) && fits(streams[2]) && fits(streams[3])) {
-    for (auto& stream : streams) decode_word(stream, tables.multi.data());
-  }
+  read_streams(streams, tables.multi.data());
   for (auto& stream : streams) {
-    while (fits(stream)) decode_word(stream, tables.multi.data());
+    // The streams do not end together: what is left of each, alone.
+    while (stream.has_step()) read_word(stream, tables.multi.data());
     finish_stream(stream, tables.single);
   }
-  const Stream<T>& tail = streams[kStreams - 1];
+  const HuffmanReader<T>& tail = streams[kStreams - 1];
   const size_t end = static_cast<size_t>(tail.in - data.data()) + (tail.bit > 0 ? 1 : 0) + kPadding;
   require(end <= data.size(), "[codec] a coded plane ends before its last symbol");
   return end;
@@ -293,6 +273,19 @@ size_t HuffmanCode::encoded_bytes(const SymbolCounts& counts) const {
          kStreams * (kPadding + 1);  // at most: streams end in whole bytes
 }
 
+namespace {
+
+void write_streams(std::array<HuffmanWriter<uint16_t>, kStreams>& writers, int64_t steps,
+                   const uint32_t* codes) {
+  codec_kernels().huffman_write16(writers.data(), steps, codes);
+}
+void write_streams(std::array<HuffmanWriter<uint8_t>, kStreams>& writers, int64_t steps,
+                   const uint32_t* codes) {
+  codec_kernels().huffman_write8(writers.data(), steps, codes);
+}
+
+}  // namespace
+
 template <typename T>
 void HuffmanCode::encode_plane(std::span<const T> symbols, std::vector<std::byte>& out) const {
   const auto append_u16 = [&](size_t value) {
@@ -311,49 +304,27 @@ void HuffmanCode::encode_plane(std::span<const T> symbols, std::vector<std::byte
   const size_t start = sizes_at + 4 * (kStreams - 1);
   out.resize(start + kStreams * room);
 
-  struct Writer {
-    const T *symbol, *end;
-    std::byte *begin, *to;
-    uint64_t word = 0;
-    uint32_t used = 0;
-  };
-  std::array<Writer, kStreams> writers;
+  std::array<HuffmanWriter<T>, kStreams> writers;
+  std::array<std::byte*, kStreams> begins;
   for (size_t s = 0; s < kStreams; ++s) {
-    std::byte* const to = out.data() + start + s * room;
-    writers[s] = {symbols.data() + n * s / kStreams, symbols.data() + n * (s + 1) / kStreams, to, to};
+    begins[s] = out.data() + start + s * room;
+    writers[s] = {symbols.data() + n * s / kStreams, begins[s], 0, 0};
   }
-  const auto put = [this](Writer& writer) {
-    const uint32_t code = codes_[*writer.symbol++];
-    writer.word |= static_cast<uint64_t>(code & 0xFFFF) << writer.used;
-    writer.used += code >> 16;
-  };
-  const auto flush = [](Writer& writer) {
-    std::memcpy(writer.to, &writer.word, sizeof writer.word);
-    writer.to += writer.used >> 3;
-    writer.word >>= writer.used & ~7u;
-    writer.used &= 7;
-  };
-  // The four streams side by side: none waits for its own last bit.
-  for (size_t words = n / kStreams / kLookups; words > 0; --words) {
-#pragma GCC unroll 5
-    for (int k = 0; k < kLookups; ++k) {
-#pragma GCC unroll 4
-      for (auto& writer : writers) put(writer);
-    }
-#pragma GCC unroll 4
-    for (auto& writer : writers) flush(writer);
-  }
+  write_streams(writers, static_cast<int64_t>(n / kStreams / kCodecLookups), codes_.data());
   std::byte* end = out.data() + start;
   for (size_t s = 0; s < kStreams; ++s) {
-    Writer& writer = writers[s];
-    while (writer.symbol < writer.end) {
-      put(writer);
-      flush(writer);
+    HuffmanWriter<T>& writer = writers[s];
+    for (const T* last = symbols.data() + n * (s + 1) / kStreams; writer.symbol < last; ++writer.symbol) {
+      const uint32_t code = codes_[*writer.symbol];
+      writer.word |= static_cast<uint64_t>(code & 0xFFFF) << writer.used;
+      writer.used += code >> 16;
+      for (; writer.used >= 8; writer.used -= 8, writer.word >>= 8)
+        *writer.to++ = static_cast<std::byte>(writer.word & 0xFF);
     }
     if (writer.used > 0) *writer.to++ = static_cast<std::byte>(writer.word & 0xFF);
     std::memset(writer.to, 0, kPadding);
-    const auto size = static_cast<uint32_t>(writer.to - writer.begin + static_cast<std::ptrdiff_t>(kPadding));
-    std::memmove(end, writer.begin, size);
+    const auto size = static_cast<uint32_t>(writer.to - begins[s] + static_cast<std::ptrdiff_t>(kPadding));
+    std::memmove(end, begins[s], size);
     end += size;
     if (s + 1 < kStreams) std::memcpy(out.data() + sizes_at + 4 * s, &size, sizeof size);
   }

@@ -6,6 +6,7 @@
 
 #include "qkv/codec/huffman.h"
 #include "qkv/core/error.h"
+#include "qkv/kernels/codec_kernels.h"
 
 namespace qkv {
 namespace {
@@ -13,22 +14,8 @@ namespace {
 // 16-bit numbers: sign | nine field bits | six low bits.
 constexpr int kFieldShift = 6;
 constexpr int kFieldSymbols = 512;
-constexpr uint16_t kFieldMask = 0x7FC0;
 
 enum class Form : uint8_t { plain = 0, coded = 1 };
-
-// Eight 7-bit numbers, one per byte, as the low 56 bits of a word, and back: halves of pairs closed up, three
-// times.
-uint64_t pack7(uint64_t x) {
-  x = (x & 0x007F007F007F007F) | (x & 0x7F007F007F007F00) >> 1;
-  x = (x & 0x00003FFF00003FFF) | (x & 0x3FFF00003FFF0000) >> 2;
-  return (x & 0x000000000FFFFFFF) | (x & 0x0FFFFFFF00000000) >> 4;
-}
-uint64_t unpack7(uint64_t x) {
-  x = (x & 0x000000000FFFFFFF) | (x & 0x00FFFFFFF0000000) << 4;
-  x = (x & 0x00003FFF00003FFF) | (x & 0x0FFFC0000FFFC000) << 2;
-  return (x & 0x007F007F007F007F) | (x & 0x3F803F803F803F80) << 1;
-}
 
 void append(std::vector<std::byte>& out, const void* data, size_t n) {
   const auto* bytes = static_cast<const std::byte*>(data);
@@ -41,14 +28,8 @@ size_t packed_bytes(size_t n) {
 
 void append_packed(const std::vector<uint8_t>& rest, std::vector<std::byte>& out) {
   const size_t start = out.size(), n = rest.size();
-  out.resize(start + packed_bytes(n) + 1);  // each store writes one byte more than it keeps
-  std::byte* to = out.data() + start;
-  for (size_t i = 0; i < n; i += 8, to += 7) {
-    uint64_t word = 0;
-    std::memcpy(&word, rest.data() + i, n - i < 8 ? n - i : 8);
-    word = pack7(word);
-    std::memcpy(to, &word, 8);
-  }
+  out.resize(start + packed_bytes(n) + 1);
+  codec_kernels().pack7(rest.data(), static_cast<int64_t>(n), out.data() + start);
   out.resize(start + packed_bytes(n));
 }
 
@@ -80,52 +61,17 @@ void encode_words16(std::span<const std::byte> raw, SplitScratch& scratch, std::
   const size_t n = raw.size() / 2;
   scratch.field.resize(n);
   scratch.plane.resize(n);
-  uint16_t* const __restrict field = scratch.field.data();
-  uint8_t* const __restrict rest = scratch.plane.data();
-  const std::byte* const __restrict from = raw.data();
-  for (size_t i = 0; i < n; ++i) {
-    uint16_t word;
-    std::memcpy(&word, from + 2 * i, 2);
-    field[i] = static_cast<uint16_t>((word & kFieldMask) >> kFieldShift);
+  // Chunks of mapped files and tensors are aligned; what is not takes a copy.
+  const uint16_t* words = reinterpret_cast<const uint16_t*>(raw.data());
+  if (reinterpret_cast<uintptr_t>(raw.data()) % alignof(uint16_t) != 0) {
+    scratch.words.resize(n);
+    std::memcpy(scratch.words.data(), raw.data(), 2 * n);
+    words = scratch.words.data();
   }
-  for (size_t i = 0; i < n; ++i) {
-    uint16_t word;
-    std::memcpy(&word, from + 2 * i, 2);
-    rest[i] = static_cast<uint8_t>((word >> 9 & 0x40) | (word & 0x3F));
-  }
+  codec_kernels().split_words(words, static_cast<int64_t>(n), scratch.field.data(), scratch.plane.data());
   const SymbolCounts counts = count_symbols(scratch.field);
   HuffmanCode(counts).encode(scratch.field, out);
   append_plane(scratch.plane, packed_bytes(n), 7, out, [&] { append_packed(scratch.plane, out); });
-}
-
-// Four bytes, each as the low part of a 16-bit lane.
-uint64_t widen(uint64_t x) {
-  x = (x | x << 16) & 0x0000FFFF0000FFFF;
-  return (x | x << 8) & 0x00FF00FF00FF00FF;
-}
-
-// Puts sign and low bits beside the fields of eight words; `rest` has them a byte each.
-void join_eight(uint16_t* words, uint64_t rest) {
-  constexpr uint64_t sign = 0x0040004000400040, low = 0x003F003F003F003F;
-  for (size_t half = 0; half < 2; ++half) {
-    const uint64_t bits = widen(rest >> 32 * half & 0xFFFFFFFF);
-    uint64_t four;
-    std::memcpy(&four, words + 4 * half, 8);
-    four |= (bits & sign) << 9 | (bits & low);
-    std::memcpy(words + 4 * half, &four, 8);
-  }
-}
-
-// `rest(g)` gives the bytes of elements [8 g, 8 g + 8) as one number.
-template <typename Rest>
-void join_words16(std::span<uint16_t> words, Rest&& rest) {
-  const size_t n = words.size(), groups = n / 8, left = n % 8;
-  for (size_t g = 0; g < groups; ++g) join_eight(words.data() + 8 * g, rest(g));
-  if (left == 0) return;
-  std::array<uint16_t, 8> tail{};
-  std::copy_n(words.data() + 8 * groups, left, tail.data());
-  join_eight(tail.data(), rest(groups));
-  std::copy_n(tail.data(), left, words.data() + 8 * groups);
 }
 
 void decode_words16(std::span<const std::byte> data, std::span<uint16_t> words) {
@@ -134,27 +80,13 @@ void decode_words16(std::span<const std::byte> data, std::span<uint16_t> words) 
   require(at < data.size(), "[codec] split: the data end after the coded field");
   const auto form = static_cast<Form>(data[at++]);
   if (form == Form::coded) {
-    std::vector<uint8_t> plane((n + 7) / 8 * 8);
-    huffman_decode(data.subspan(at), 128, std::span(plane).first(n));
-    return join_words16(words, [&](size_t g) {
-      uint64_t word;
-      std::memcpy(&word, plane.data() + 8 * g, 8);
-      return word;
-    });
+    std::vector<uint8_t> plane(n);
+    huffman_decode(data.subspan(at), 128, plane);
+    return codec_kernels().join_words(plane.data(), static_cast<int64_t>(n), words.data());
   }
   require(data.size() - at == packed_bytes(n), "[codec] split: expected {} packed bytes, found {}",
           packed_bytes(n), data.size() - at);
-  const std::byte* from = data.data() + at;
-  const size_t last = packed_bytes(n) / 7 - 1;
-  join_words16(words, [&](size_t g) {
-    uint64_t word = 0;
-    if (g < last) {
-      std::memcpy(&word, from + 7 * g, 8);  // a load of its own size is faster; the eighth byte is dropped
-    } else {
-      std::memcpy(&word, from + 7 * g, 7);
-    }
-    return unpack7(word);
-  });
+  codec_kernels().join_packed(data.data() + at, static_cast<int64_t>(n), words.data());
 }
 
 // 32-bit numbers: the exponent, then sign and mantissa as three bytes, the highest first. Bytes: themselves.

@@ -23,7 +23,7 @@ namespace qkv {
 
 // Memory that is used again for the next chunk: fresh megabytes cost more than the coding.
 struct SplitScratch {
-  std::vector<uint16_t> field;
+  std::vector<uint16_t> field, words;
   std::vector<uint8_t> plane;
 };
 // Replaces `out` by the encoded chunk. False if that is no smaller than the chunk, or if the chunk is no

@@ -36,15 +36,11 @@ uint32_t read_version(ByteReader& reader) {
   return version;
 }
 
-// One tensor's record.
-struct Item {
-  TensorEntry entry;
-  uint64_t offset = 0;  // from the start of the data
-};
+using Item = GgufRecords::Item;
 
 class TensorReader {
  public:
-  TensorReader(ByteReader& reader, uint64_t alignment) : reader_(reader), alignment_(alignment) {}
+  explicit TensorReader(ByteReader& reader) : reader_(reader) {}
 
   Item read(uint64_t number) {
     const std::string numbered = fmt::format("tensor {}", number);
@@ -63,10 +59,6 @@ class TensorReader {
       fail("{}: {}: {}", reader_.where(), here_, error.what());
     }
     item.offset = reader_.number<uint64_t>("offset");
-    if (item.offset % alignment_ != 0) {
-      fail("{}: {}: offset: expected a multiple of {}, found {}", reader_.where(), here_, alignment_,
-           item.offset);
-    }
     reader_.set_subject("");
     return item;
   }
@@ -104,7 +96,6 @@ class TensorReader {
   }
 
   ByteReader& reader_;
-  uint64_t alignment_;
   std::string here_;
 };
 
@@ -147,7 +138,7 @@ uint64_t gguf_alignment(const Metadata& metadata, std::string_view where) {
   return *number;
 }
 
-GgufHeader parse_gguf_header(std::span<const std::byte> file, std::string_view where) {
+GgufRecords parse_gguf_records(std::span<const std::byte> file, std::string_view where) {
   if (!looks_like_gguf(file)) {
     const std::string_view kind = content_by_signature(file);
     fail("[gguf] {}: expected a GGUF file, found {}", where,
@@ -155,34 +146,50 @@ GgufHeader parse_gguf_header(std::span<const std::byte> file, std::string_view w
   }
   ByteReader reader(file, fmt::format("[gguf] {}", where));
   reader.take(kGgufMagic.size(), "magic");
-  GgufHeader header;
-  header.version = read_version(reader);
+  GgufRecords records;
+  records.version = read_version(reader);
   const uint64_t tensors = reader.count(1, "number of tensors");
   const uint64_t pairs = reader.count(kSmallestKeyValueBytes, "number of key/value pairs");
-  header.metadata = Metadata(reader.where());
-  read_key_values(reader, pairs, header.metadata);
-  header.alignment = gguf_alignment(header.metadata, where);
+  records.metadata = Metadata(reader.where());
+  read_key_values(reader, pairs, records.metadata);
+  records.alignment = gguf_alignment(records.metadata, where);
 
   require(tensors <= reader.remaining() / kSmallestTensorBytes,
           "[gguf] {}: number of tensors: expected at most {}, as {} bytes follow the metadata; found {}",
           where, reader.remaining() / kSmallestTensorBytes, reader.remaining(), tensors);
-  std::vector<Item> items;
   std::unordered_set<std::string> names;
-  TensorReader tensor_reader(reader, header.alignment);
+  TensorReader tensor_reader(reader);
   for (uint64_t i = 0; i < tensors; ++i) {
-    items.push_back(tensor_reader.read(i));
-    if (!names.insert(items.back().entry.name).second) {
-      fail("[gguf] {}: tensor '{}': expected once, found twice", where, shown(items.back().entry.name));
+    records.items.push_back(tensor_reader.read(i));
+    if (!names.insert(records.items.back().entry.name).second) {
+      fail("[gguf] {}: tensor '{}': expected once, found twice", where,
+           shown(records.items.back().entry.name));
+    }
+  }
+  records.header_bytes = reader.position();
+  records.data_begin = std::min<uint64_t>(aligned_up(reader.position(), records.alignment), file.size());
+  return records;
+}
+
+GgufHeader parse_gguf_header(std::span<const std::byte> file, std::string_view where) {
+  GgufRecords records = parse_gguf_records(file, where);
+  GgufHeader header;
+  header.version = records.version;
+  header.alignment = records.alignment;
+  header.metadata = std::move(records.metadata);
+  std::vector<Item>& items = records.items;
+  for (const Item& item : items) {
+    if (item.offset % header.alignment != 0) {
+      fail("[gguf] {}: tensor '{}': offset: expected a multiple of {}, found {}", where,
+           shown(item.entry.name), header.alignment, item.offset);
     }
   }
   std::stable_sort(items.begin(), items.end(),
                    [](const Item& a, const Item& b) { return a.offset < b.offset; });
-  const uint64_t data_begin =
-      std::min<uint64_t>(aligned_up(reader.position(), header.alignment), file.size());
-  require_disjoint(items, file.size() - data_begin, where);
+  require_disjoint(items, file.size() - records.data_begin, where);
   header.entries.reserve(items.size());
   for (Item& item : items) {
-    header.offsets.push_back(data_begin + item.offset);
+    header.offsets.push_back(records.data_begin + item.offset);
     header.entries.push_back(std::move(item.entry));
   }
   return header;

@@ -32,6 +32,22 @@ struct GgufHeader {
 
 bool looks_like_gguf(std::span<const std::byte> file);
 
+// What the header says, wherever it puts the data.
+struct GgufRecords {
+  struct Item {
+    TensorEntry entry;
+    uint64_t offset = 0;  // from the start of the data
+  };
+  uint32_t version = 3;
+  uint64_t alignment = kGgufDefaultAlignment;
+  Metadata metadata;
+  std::vector<Item> items;  // in the header's order
+  uint64_t header_bytes = 0;
+  uint64_t data_begin = 0;  // may be the end of the file
+};
+// Throws Error for a header that cannot be read; offsets are not checked (integrity.h does that).
+GgufRecords parse_gguf_records(std::span<const std::byte> file, std::string_view where);
+
 // Reads and checks the header of a whole file (its data is not touched). Throws Error `[gguf] <where>: ...`
 // naming the key or the tensor for anything that the format does not allow, and for big-endian files and
 // types without a DType.
