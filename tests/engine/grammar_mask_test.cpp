@@ -192,6 +192,21 @@ TEST(GrammarEngine, AnswersKeepToTheGrammar) {
   EXPECT_GT(whole, 0);
 }
 
+// Drafted tokens are checked one after the other, and the grammar with them.
+TEST(GrammarEngine, SpeculationChangesNothing) {
+  const auto model = test::small_llama();
+  const test::ByteTokenizer tokenizer;
+  Request request = test::greedy(test::bytes("<abc;abc;abc;"), 60);
+  request.grammar = grammar_from_gbnf("root ::= (\"ab\" [a-f]{1,3} \";\"){3,12} \">\"", "g");
+  Engine plain(*model, &tokenizer);
+  const Completion expected = complete(plain, {request}).front();
+  EngineOptions options;
+  options.drafter = std::make_shared<PromptLookup>();
+  Engine drafting(*model, &tokenizer, options);
+  EXPECT_EQ(complete(drafting, {request}).front().tokens, expected.tokens);
+  EXPECT_GT(drafting.stats().accepted_drafts, 0);
+}
+
 TEST(GrammarEngine, Refusals) {
   const auto model = test::small_llama();
   Request request = test::greedy(test::bytes("x"), 5);
