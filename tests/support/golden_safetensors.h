@@ -29,13 +29,14 @@ class GoldenSafetensors {
     return header_.at(name).at("shape").get<std::vector<int64_t>>();
   }
 
-  // The elements of a float64, float32, int64, byte or boolean tensor, row-major.
+  // The elements of a float64, float32, int64, int32, byte or boolean tensor, row-major.
   std::vector<double> values(const std::string& name) const {
     const auto& entry = header_.at(name);
     const std::string dtype = entry.at("dtype");
     if (dtype == "F64") return read<double>(entry);
     if (dtype == "F32") return read<float>(entry);
     if (dtype == "I64") return read<int64_t>(entry);
+    if (dtype == "I32") return read<int32_t>(entry);
     if (dtype == "BOOL" || dtype == "U8") return read<uint8_t>(entry);
     throw std::runtime_error(name + ": dtype " + dtype + " is not read here");
   }
