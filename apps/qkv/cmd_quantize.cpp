@@ -13,6 +13,7 @@
 #include "qkv/compress/quantize.h"
 #include "qkv/core/error.h"
 #include "qkv/core/progress.h"
+#include "quantize_methods.h"
 
 namespace qkv {
 namespace {
@@ -172,7 +173,7 @@ void add_quantize(CLI::App& app) {
   const auto command = std::make_shared<QuantizeCommand>();
   CLI::App* verb = app.add_subcommand("quantize", "Write a model in fewer bits");
   verb->add_option("IN", command->input, "A model in any format; quantized ones lose more")->required();
-  verb->add_option("OUT", command->output, "The file to write: .gguf or .qkv");
+  verb->add_option("OUT", command->output, "The file to write: .gguf or .qkv; with --method also a directory");
   verb->add_option("--type", command->type, "The file type, see below (default: Q4_K_M)");
   verb->add_option("--tensor-type", command->tensor_types,
                    "REGEX=TYPE: tensors whose GGUF name matches get this type, for example 'ffn_down=q6_k'; "
@@ -194,8 +195,12 @@ void add_quantize(CLI::App& app) {
   verb->add_flag("--json", command->json, "Print the result as JSON");
   verb->footer(type_list() +
                "\nExamples:\n  qkv quantize my-model my-model-Q4_K_M.gguf\n"
-               "  qkv quantize model.gguf small.gguf --type IQ3_M --imatrix model.imatrix.gguf");
-  verb->callback([command] { quantize(*command); });
+               "  qkv quantize model.gguf small.gguf --type IQ3_M --imatrix model.imatrix.gguf\n"
+               "  qkv quantize my-model my-model-gptq --method gptq --act-order --calibrate text.txt");
+  const auto method = add_method_options(*verb);
+  verb->callback([command, method] {
+    if (!run_method(*method, command->input, command->output, command->json)) quantize(*command);
+  });
 }
 
 }  // namespace qkv

@@ -16,6 +16,7 @@ void add_info(CLI::App& app);       // cmd_info.cpp
 void add_convert(CLI::App& app);    // cmd_convert.cpp
 void add_init(CLI::App& app);       // cmd_init.cpp
 void add_quantize(CLI::App& app);   // cmd_quantize.cpp
+void add_prune(CLI::App& app);      // cmd_prune.cpp
 void add_train(CLI::App& app);      // cmd_train.cpp
 void add_eval(CLI::App& app);       // cmd_eval.cpp
 void add_bench(CLI::App& app);      // cmd_bench.cpp

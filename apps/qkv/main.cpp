@@ -108,6 +108,7 @@ int run(int argc, char** argv) {
   add_convert(app);
   add_init(app);
   add_quantize(app);
+  add_prune(app);
   add_train(app);
   add_eval(app);
   add_bench(app);
