@@ -34,9 +34,9 @@ std::vector<int64_t> outlier_columns(const Tensor& x, float threshold) {
   return found;
 }
 
-RowwiseInt8 quantize_int8_rows(const Tensor& matrix, const std::vector<int64_t>& skipped) {
+Int8Matrix quantize_int8_rows(const Tensor& matrix, const std::vector<int64_t>& skipped) {
   const int64_t rows = matrix.rows(), columns = matrix.cols();
-  RowwiseInt8 result{Tensor::empty({rows, columns}, DType::i8), Tensor::empty({rows})};
+  Int8Matrix result{Tensor::empty({rows, columns}, DType::i8), Tensor::empty({rows})};
   const float* values = matrix.data<float>();
   auto* codes = result.codes.data<int8_t>();
   float* scales = result.scales.data<float>();
@@ -58,7 +58,7 @@ RowwiseInt8 quantize_int8_rows(const Tensor& matrix, const std::vector<int64_t>&
   return result;
 }
 
-Int8Weight::Int8Weight(RowwiseInt8 rows, float threshold) : rows_(std::move(rows)), threshold_(threshold) {
+Int8Weight::Int8Weight(Int8Matrix rows, float threshold) : rows_(std::move(rows)), threshold_(threshold) {
   require(rows_.codes.dtype() == DType::i8 && rows_.codes.shape().rank() == 2 &&
               rows_.scales.elements() == rows_.codes.rows(),
           "int8 weight: expected a matrix of codes and a scale per row, found {} and {}",
@@ -80,7 +80,7 @@ Tensor Int8Weight::apply(const Tensor& input, const Tensor& bias) const {
   require(columns == rows_.codes.cols(), "int8 weight: expected {} inputs, found {}", rows_.codes.cols(),
           columns);
   const std::vector<int64_t> outliers = outlier_columns(x, threshold_);
-  const RowwiseInt8 inputs = quantize_int8_rows(x, outliers);
+  const Int8Matrix inputs = quantize_int8_rows(x, outliers);
   Tensor y = Tensor::empty({tokens, outputs});
   const auto *a = inputs.codes.data<int8_t>(), *w = rows_.codes.data<int8_t>();
   const float *row_scale = inputs.scales.data<float>(), *scale = rows_.scales.data<float>(),

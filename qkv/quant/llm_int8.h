@@ -10,12 +10,12 @@
 
 namespace qkv {
 
-struct RowwiseInt8 {
+struct Int8Matrix {
   Tensor codes;   // (rows, columns) i8, -127 to 127
   Tensor scales;  // (rows) f32: the largest magnitudes; value = code * scale / 127
 };
 // matrix (rows, columns) f32. Columns in `skipped` (ascending) get code 0 and do not count for the scales.
-RowwiseInt8 quantize_int8_rows(const Tensor& matrix, const std::vector<int64_t>& skipped = {});
+Int8Matrix quantize_int8_rows(const Tensor& matrix, const std::vector<int64_t>& skipped = {});
 
 // The columns in which some magnitude is at least the threshold, ascending. x (T, columns) f32.
 std::vector<int64_t> outlier_columns(const Tensor& x, float threshold);
@@ -25,7 +25,7 @@ class Int8Weight : public Weight {
  public:
   static constexpr float kThreshold = 6;  // the paper's
 
-  explicit Int8Weight(RowwiseInt8 rows, float threshold = kThreshold);
+  explicit Int8Weight(Int8Matrix rows, float threshold = kThreshold);
   Shape shape() const override { return rows_.codes.shape(); }
   Tensor apply(const Tensor& x, const Tensor& bias) const override;
   Tensor apply_backward_input(const Tensor& dy) const override;
@@ -33,7 +33,7 @@ class Int8Weight : public Weight {
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
 
  private:
-  RowwiseInt8 rows_;
+  Int8Matrix rows_;
   float threshold_;
 };
 

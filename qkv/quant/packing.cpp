@@ -218,7 +218,7 @@ PackedLayout llm_int8_layout(int64_t outputs, int64_t inputs) {
 }
 
 std::vector<Tensor> pack_llm_int8(const Tensor& weight) {
-  const RowwiseInt8 rows = quantize_int8_rows(weight);
+  const Int8Matrix rows = quantize_int8_rows(weight);
   return {rows.codes, rows.scales, Tensor::zeros(Shape(), DType::u8)};
 }
 

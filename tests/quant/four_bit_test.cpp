@@ -73,7 +73,7 @@ TEST(LlmInt8, OutliersAreTakenOutOfTheIntegerProduct) {
   const Tensor bias = test::random_matrix(1, 20, 5).view({20});
   const Tensor y = weight.apply(x, bias), without = Int8Weight(quantize_int8_rows(w), 1e9f).apply(x, bias);
   const Tensor exact = ops::linear(x, w, bias), stored = ops::linear(x, weight.dequantize(), bias);
-  const RowwiseInt8 rows = quantize_int8_rows(w), inputs = quantize_int8_rows(x, {7, 30});
+  const Int8Matrix rows = quantize_int8_rows(w), inputs = quantize_int8_rows(x, {7, 30});
   double error = 0, error_without = 0;
   for (int64_t t = 0; t < 5; ++t) {
     for (int64_t o = 0; o < 20; ++o) {
