@@ -60,8 +60,8 @@ struct QuantizeKernels {
                       const float* offsets, int32_t* best, float* error);
   void (*pick_scale)(const float* x, const float* w, int n, Levels levels, int count, const float* scales,
                      int32_t* best, float* error);
-  // The nearest codes, codes[i * kGroupLanes + g], and their sums; a scale of 0 gives code 0 (of iq4: the
-  // level nearest to 0). For levels the code is the level itself.
+  // The nearest codes, codes[i * kGroupLanes + g], and their sums unless `sums` is null; a scale of 0 gives
+  // code 0 (of iq4: the level nearest to 0). For levels the code is the level itself.
   void (*encode_affine)(const float* x, const float* w, int n, int most, const float* scale,
                         const float* offset, int8_t* codes, GroupSums* sums);
   void (*encode_scale)(const float* x, const float* w, int n, Levels levels, const float* scale,

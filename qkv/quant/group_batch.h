@@ -21,8 +21,8 @@ struct BlockSource {
 };
 
 // The weights of `count` values of one block: their columns' importances, or 1 + |x| / rms where there are
-// none. Larger values stand where the model makes more of its inputs: of two quantizations with the same
-// squared error, the one that is better at large values diverges less (docs/decisions.md).
+// none. Larger values stand where the model makes more of its inputs: at few bits, of two quantizations with
+// the same squared error the one that is better at large values diverges less (docs/decisions.md).
 inline void block_weights(const float* x, int count, const float* importance, float* w) {
   if (importance != nullptr) {
     std::copy_n(importance, count, w);
@@ -38,34 +38,39 @@ inline void block_weights(const float* x, int count, const float* importance, fl
 // that have no group are 0.
 class GroupBatch {
  public:
-  // Groups of n values, `per_block` of them in a block.
-  explicit GroupBatch(int n, int per_block = 1)
-      : n_(n),
+  // Groups of n values, `per_block` of them in a block. `by_magnitude`: without importances, larger values
+  // weigh more; else all weigh the same.
+  GroupBatch(const BlockSource& source, int n, int per_block, bool by_magnitude)
+      : source_(source),
+        n_(n),
         per_block_(per_block),
+        weighted_(by_magnitude || source.importance != nullptr),
         x_(static_cast<size_t>(n) * kGroupLanes),
-        w_(x_.size()),
+        w_(weighted_ ? x_.size() : 0),
         block_(static_cast<size_t>(n * per_block)) {}
 
-  void load(const BlockSource& source, int64_t first, int count) {
+  // `count` groups from value `first` of the source on.
+  void load(int64_t first, int count) {
     if (count < kGroupLanes) {
       std::fill(x_.begin(), x_.end(), 0.0f);
       std::fill(w_.begin(), w_.end(), 0.0f);
     }
-    place(source.x + first, 0, count, x_.data());
+    place(source_.x + first, 0, count, x_.data());
+    if (!weighted_) return;
     const int block = n_ * per_block_;
     for (int g = 0; g < count; g += per_block_) {
       const int64_t at = first + int64_t{g} * n_;
       // A row is a whole number of blocks, so a block never wraps around.
-      block_weights(source.x + at, block,
-                    source.importance == nullptr ? nullptr : source.importance + at % source.cols,
-                    block_.data());
+      const float* importance =
+          source_.importance == nullptr ? nullptr : source_.importance + at % source_.cols;
+      block_weights(source_.x + at, block, importance, block_.data());
       place(block_.data(), g, per_block_, w_.data());
     }
   }
 
   int n() const { return n_; }
   const float* x() const { return x_.data(); }
-  const float* w() const { return w_.data(); }
+  const float* w() const { return weighted_ ? w_.data() : nullptr; }
 
  private:
   // Groups one after the other to lanes from `lane` on.
@@ -75,7 +80,9 @@ class GroupBatch {
     }
   }
 
+  const BlockSource& source_;
   int n_, per_block_;
+  bool weighted_;
   std::vector<float> x_, w_;
   std::vector<float> block_;  // weights of one block
 };

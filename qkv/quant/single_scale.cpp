@@ -9,7 +9,7 @@
 namespace qkv {
 namespace {
 
-constexpr int kRounds = 2;  // of codes for a scale, then a scale for the codes
+constexpr int kRounds = 1;  // of codes for a scale, then a scale for the codes
 
 // Candidates side by side, as the kernels want them.
 template <int count>
@@ -20,26 +20,22 @@ struct ScaleRule;
 template <>
 struct ScaleRule<BlockQ4_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -8, 7};
-  static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
-  static constexpr int rounds = kRounds;
+  static constexpr SearchSteps steps = {-0.9f, 0.3f, 7};
 };
 template <>
 struct ScaleRule<BlockQ5_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -16, 15};
-  static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
-  static constexpr int rounds = kRounds;
+  static constexpr SearchSteps steps = {-0.9f, 0.3f, 7};
 };
 template <>
 struct ScaleRule<BlockQ8_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -127, 127};
   static constexpr SearchSteps steps = {0, 0, 1};
-  static constexpr int rounds = 1;
 };
 template <>
 struct ScaleRule<BlockIq4Nl> {
   static constexpr Levels levels = {Levels::Kind::iq4, 0, 0};
   static constexpr SearchSteps steps = {-24, 3, 14, true};
-  static constexpr int rounds = kRounds;
 };
 // The extreme value is mapped to -1 (what makes ternary weights exact) and far beyond (what suits normal
 // ones).
@@ -47,7 +43,6 @@ template <>
 struct ScaleRule<BlockTq1_0> {
   static constexpr Levels levels = {Levels::Kind::linear, -1, 1};
   static constexpr SearchSteps steps = {0, 0.2f, 21};
-  static constexpr int rounds = kRounds;
 };
 template <>
 struct ScaleRule<BlockTq2_0> : ScaleRule<BlockTq1_0> {};
@@ -61,11 +56,11 @@ void search_scales(const GroupBatch& batch, int8_t* codes, GroupFloats& scale) {
   GroupSums sums;
   GroupFloats error;
   GroupInts best;
-  Candidates<kCandidates> candidates;
+  Candidates<4> candidates;  // and that one's neighbours, which are not tried
   k.fit_scale(batch.x(), batch.w(), batch.n(), Rule::levels, Rule::steps, scale.data());
   k.nearest_f16(scale.data(), candidates.data());
   std::copy_n(candidates.begin(), scale.size(), scale.begin());
-  for (int round = 0; round < Rule::rounds; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     k.encode_scale(batch.x(), batch.w(), batch.n(), Rule::levels, scale.data(), codes, &sums);
     std::copy(scale.begin(), scale.end(), candidates.begin());
     GroupFloats wanted;
@@ -76,18 +71,18 @@ void search_scales(const GroupBatch& batch, int8_t* codes, GroupFloats& scale) {
     for (size_t g = 0; g < kGroupLanes; ++g)
       scale[g] = candidates[static_cast<size_t>(best[g]) * kGroupLanes + g];
   }
-  k.encode_scale(batch.x(), batch.w(), batch.n(), Rule::levels, scale.data(), codes, &sums);
+  k.encode_scale(batch.x(), batch.w(), batch.n(), Rule::levels, scale.data(), codes, nullptr);
 }
 
 template <class Block>
 void quantize_scaled(const BlockSource& source, Block* out) {
   constexpr int n = static_cast<int>(Block::length);
-  GroupBatch batch(n);
+  GroupBatch batch(source, n, 1, false);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
     const int count = static_cast<int>(std::min<int64_t>(kGroupLanes, source.blocks - first));
-    batch.load(source, first * n, count);
+    batch.load(first * n, count);
     GroupFloats scale;
     search_scales<Block>(batch, lanes.data(), scale);
     for (int g = 0; g < count; ++g) {
@@ -101,14 +96,14 @@ void quantize_scaled(const BlockSource& source, Block* out) {
 template <class Block>
 void quantize_with_offset(const BlockSource& source, Block* out, int most) {
   constexpr int n = static_cast<int>(Block::length);
-  constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
+  constexpr SearchSteps steps = {-0.9f, 0.3f, 7};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(n);
+  GroupBatch batch(source, n, 1, false);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
     const int count = static_cast<int>(std::min<int64_t>(kGroupLanes, source.blocks - first));
-    batch.load(source, first * n, count);
+    batch.load(first * n, count);
     // Candidate 0 is the best so far, 1 what its codes ask for.
     Candidates<2> scales{}, offsets{};
     GroupSums sums;
@@ -139,7 +134,7 @@ void quantize_with_offset(const BlockSource& source, Block* out, int most) {
         offsets[g] = offsets[chosen];
       }
     }
-    k.encode_affine(batch.x(), batch.w(), n, most, scales.data(), offsets.data(), lanes.data(), &sums);
+    k.encode_affine(batch.x(), batch.w(), n, most, scales.data(), offsets.data(), lanes.data(), nullptr);
     for (int g = 0; g < count; ++g) {
       out[first + g].d = finite_f16(scales[static_cast<size_t>(g)]);
       out[first + g].m = finite_f16(offsets[static_cast<size_t>(g)]);
@@ -154,12 +149,12 @@ void quantize_mxfp4(const BlockSource& source, BlockMxfp4* out) {
   constexpr int n = static_cast<int>(kSmallBlock), kCandidates = 3;
   constexpr Levels levels = {Levels::Kind::mxfp4, 0, 0};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(n);
+  GroupBatch batch(source, n, 1, false);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
     const int count = static_cast<int>(std::min<int64_t>(kGroupLanes, source.blocks - first));
-    batch.load(source, first * n, count);
+    batch.load(first * n, count);
     std::array<std::array<uint8_t, kGroupLanes>, kCandidates> exponents;
     Candidates<kCandidates> scales;
     for (size_t g = 0; g < kGroupLanes; ++g) {
@@ -180,8 +175,7 @@ void quantize_mxfp4(const BlockSource& source, BlockMxfp4* out) {
     k.pick_scale(batch.x(), batch.w(), n, levels, kCandidates, scales.data(), best.data(), error.data());
     for (size_t g = 0; g < kGroupLanes; ++g)
       scale[g] = scales[static_cast<size_t>(best[g]) * kGroupLanes + g];
-    GroupSums sums;
-    k.encode_scale(batch.x(), batch.w(), n, levels, scale.data(), lanes.data(), &sums);
+    k.encode_scale(batch.x(), batch.w(), n, levels, scale.data(), lanes.data(), nullptr);
     for (int g = 0; g < count; ++g) {
       out[first + g].e = exponents[static_cast<size_t>(best[static_cast<size_t>(g)])][static_cast<size_t>(g)];
       take_codes(lanes.data(), n, g, 1, codes);

@@ -10,25 +10,25 @@
 namespace qkv {
 namespace {
 
-constexpr int kRounds = 2;  // after the first choice
-constexpr int kMostGroups = 16;
-
 template <class Block>
 struct AffineRule;
 template <>
 struct AffineRule<BlockQ2K> {
   static constexpr int n = 16, most = 3, most_scale = 15;
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
+  static constexpr bool by_magnitude = true;
 };
 template <>
 struct AffineRule<BlockQ4K> {
   static constexpr int n = 32, most = 15, most_scale = 63;
-  static constexpr SearchSteps steps = {-0.9f, 0.15f, 13};
+  static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
+  static constexpr bool by_magnitude = true;
 };
 template <>
 struct AffineRule<BlockQ5K> {
   static constexpr int n = 32, most = 31, most_scale = 63;
-  static constexpr SearchSteps steps = {-0.9f, 0.15f, 13};
+  static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
+  static constexpr bool by_magnitude = false;
 };
 
 template <class Block>
@@ -38,18 +38,21 @@ struct ScaledRule<BlockQ3K> {
   static constexpr int n = 16, least_scale = -32, most_scale = 31;
   static constexpr Levels levels = {Levels::Kind::linear, -4, 3};
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
+  static constexpr bool by_magnitude = true;
 };
 template <>
 struct ScaledRule<BlockQ6K> {
   static constexpr int n = 16, least_scale = -128, most_scale = 127;
   static constexpr Levels levels = {Levels::Kind::linear, -32, 31};
-  static constexpr SearchSteps steps = {-0.9f, 0.15f, 13};
+  static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
+  static constexpr bool by_magnitude = false;
 };
 template <>
 struct ScaledRule<BlockIq4Xs> {
   static constexpr int n = 32, least_scale = -32, most_scale = 31;
   static constexpr Levels levels = {Levels::Kind::iq4, 0, 0};
   static constexpr SearchSteps steps = {-24, 3, 14, true};
+  static constexpr bool by_magnitude = true;
 };
 
 // What a batch of blocks has at one moment: the blocks' numbers, the groups' multiples of them, and the
@@ -96,15 +99,16 @@ class AffineSearch {
   static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
 
  public:
-  explicit AffineSearch(const BlockSource& source) : source_(source), batch_(Rule::n, groups) {}
+  explicit AffineSearch(const BlockSource& source)
+      : source_(source), batch_(source, Rule::n, groups, Rule::by_magnitude) {}
 
   void run(Block* out) {
     constexpr int kBlocks = kGroupLanes / groups;
     for (int64_t first = 0; first < source_.blocks; first += kBlocks) {
       const int blocks = static_cast<int>(std::min<int64_t>(kBlocks, source_.blocks - first));
-      batch_.load(source_, first * Block::length, blocks * groups);
+      batch_.load(first * Block::length, blocks * groups);
       const Choice best = search();
-      encode(best);
+      encode(best, nullptr);
       for (int b = 0; b < blocks; ++b) write(best, b * groups, out[first + b]);
     }
   }
@@ -123,14 +127,12 @@ class AffineSearch {
       set_units(best, first, largest / static_cast<float>(Rule::most_scale),
                 -lowest / static_cast<float>(Rule::most_scale));
     }
-    choose_multiples(best);
-    for (int round = 0; round < kRounds; ++round) {
-      Choice next = best;
-      encode(best);
-      for (size_t first = 0; first < kGroupLanes; first += groups) solve_units(next, first);
-      choose_multiples(next);
-      keep_better<groups>(best, next);
-    }
+    choose_multiples(best, 9);
+    Choice next = best;
+    encode(best, &sums_);
+    for (size_t first = 0; first < kGroupLanes; first += groups) solve_units(next, first);
+    choose_multiples(next, 5);
+    keep_better<groups>(best, next);
     return best;
   }
 
@@ -173,13 +175,15 @@ class AffineSearch {
                 rounded_to_f16(static_cast<float>(dmin)));
   }
 
-  // Every group: the best of the multiples at most one off.
-  void choose_multiples(Choice& choice) {
-    constexpr int kCandidates = 9;
-    std::array<float, kCandidates * kGroupLanes> scales, offsets;
-    std::array<std::array<int, kGroupLanes>, kCandidates> scale, least;
-    for (size_t c = 0; c < kCandidates; ++c) {
-      const int by_scale = kSteps[c % 3], by_least = kSteps[c / 3];
+  // Every group: the best of the multiples at most one off; 5 candidates: of one of the two, 9: of both.
+  void choose_multiples(Choice& choice, int candidates) {
+    constexpr int kMost = 9;
+    constexpr int kByScale[kMost] = {0, -1, 1, 0, 0, -1, -1, 1, 1},
+                  kByLeast[kMost] = {0, 0, 0, -1, 1, -1, 1, -1, 1};
+    std::array<float, kMost * kGroupLanes> scales, offsets;
+    std::array<std::array<int, kGroupLanes>, kMost> scale, least;
+    for (size_t c = 0; c < static_cast<size_t>(candidates); ++c) {
+      const int by_scale = kByScale[c], by_least = kByLeast[c];
       for (size_t g = 0; g < kGroupLanes; ++g) {
         scale[c][g] = std::clamp(choice.scale[g] + by_scale, 0, Rule::most_scale);
         least[c][g] = std::clamp(choice.least[g] + by_least, 0, Rule::most_scale);
@@ -188,7 +192,7 @@ class AffineSearch {
       }
     }
     GroupInts chosen;
-    k_.pick_affine(batch_.x(), batch_.w(), Rule::n, Rule::most, kCandidates, scales.data(), offsets.data(),
+    k_.pick_affine(batch_.x(), batch_.w(), Rule::n, Rule::most, candidates, scales.data(), offsets.data(),
                    chosen.data(), choice.error.data());
     for (size_t g = 0; g < kGroupLanes; ++g) {
       choice.scale[g] = scale[static_cast<size_t>(chosen[g])][g];
@@ -196,14 +200,14 @@ class AffineSearch {
     }
   }
 
-  void encode(const Choice& choice) {
+  void encode(const Choice& choice, GroupSums* sums) {
     GroupFloats scales, offsets;
     for (size_t g = 0; g < kGroupLanes; ++g) {
       scales[g] = choice.d[g] * static_cast<float>(choice.scale[g]);
       offsets[g] = -(choice.dmin[g] * static_cast<float>(choice.least[g]));
     }
     k_.encode_affine(batch_.x(), batch_.w(), Rule::n, Rule::most, scales.data(), offsets.data(),
-                     lanes_.data(), &sums_);
+                     lanes_.data(), sums);
   }
 
   void write(const Choice& choice, int first, Block& block) {
@@ -216,7 +220,6 @@ class AffineSearch {
     pack_codes(codes, block);
   }
 
-  static constexpr int kSteps[3] = {0, -1, 1};
   const BlockSource& source_;
   const QuantizeKernels& k_ = quantize_kernels();
   GroupBatch batch_;
@@ -233,15 +236,16 @@ class ScaledSearch {
   static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
 
  public:
-  explicit ScaledSearch(const BlockSource& source) : source_(source), batch_(Rule::n, groups) {}
+  explicit ScaledSearch(const BlockSource& source)
+      : source_(source), batch_(source, Rule::n, groups, Rule::by_magnitude) {}
 
   void run(Block* out) {
     constexpr int kBlocks = kGroupLanes / groups;
     for (int64_t first = 0; first < source_.blocks; first += kBlocks) {
       const int blocks = static_cast<int>(std::min<int64_t>(kBlocks, source_.blocks - first));
-      batch_.load(source_, first * Block::length, blocks * groups);
+      batch_.load(first * Block::length, blocks * groups);
       const Choice best = search();
-      encode(best);
+      encode(best, nullptr);
       for (int b = 0; b < blocks; ++b) write(best, b * groups, out[first + b]);
     }
   }
@@ -262,23 +266,21 @@ class ScaledSearch {
       }
     }
     choose_multiples(best);
-    for (int round = 0; round < kRounds; ++round) {
-      Choice next = best;
-      encode(best);
-      for (size_t first = 0; first < kGroupLanes; first += groups) {
-        double squares = 0, products = 0;
-        for (size_t g = first; g < first + groups; ++g) {
-          const double s = best.scale[g];
-          squares += s * s * static_cast<double>(sums_.ll[g]);
-          products += s * static_cast<double>(sums_.xl[g]);
-        }
-        if (!(squares > 0)) continue;
-        std::fill_n(next.d.begin() + static_cast<std::ptrdiff_t>(first), groups,
-                    rounded_to_f16(static_cast<float>(products / squares)));
+    Choice next = best;
+    encode(best, &sums_);
+    for (size_t first = 0; first < kGroupLanes; first += groups) {
+      double squares = 0, products = 0;
+      for (size_t g = first; g < first + groups; ++g) {
+        const double s = best.scale[g];
+        squares += s * s * static_cast<double>(sums_.ll[g]);
+        products += s * static_cast<double>(sums_.xl[g]);
       }
-      choose_multiples(next);
-      keep_better<groups>(best, next);
+      if (!(squares > 0)) continue;
+      std::fill_n(next.d.begin() + static_cast<std::ptrdiff_t>(first), groups,
+                  rounded_to_f16(static_cast<float>(products / squares)));
     }
+    choose_multiples(next);
+    keep_better<groups>(best, next);
     return best;
   }
 
@@ -298,10 +300,10 @@ class ScaledSearch {
     for (size_t g = 0; g < kGroupLanes; ++g) choice.scale[g] = scale[static_cast<size_t>(chosen[g])][g];
   }
 
-  void encode(const Choice& choice) {
+  void encode(const Choice& choice, GroupSums* sums) {
     GroupFloats scales;
     for (size_t g = 0; g < kGroupLanes; ++g) scales[g] = choice.d[g] * static_cast<float>(choice.scale[g]);
-    k_.encode_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, scales.data(), lanes_.data(), &sums_);
+    k_.encode_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, scales.data(), lanes_.data(), sums);
   }
 
   void write(const Choice& choice, int first, Block& block) {

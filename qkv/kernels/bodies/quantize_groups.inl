@@ -277,6 +277,13 @@ HWY_INLINE void store_codes(VF l, int8_t* codes) {
 
 template <bool weighted, class Code>
 HWY_INLINE void encode(const float* x, const float* w, int n, int64_t g, int8_t* codes, GroupSums* sums, Code&& code_of) {
+  if (sums == nullptr) {
+    for (int i = 0; i < n; ++i) {
+      const int64_t at = int64_t{i} * kGroupLanes + g;
+      store_codes(code_of(load(x + at)), codes + at);
+    }
+    return;
+  }
   const VF zero = hn::Zero(df);
   VF sum_l = zero, sum_ll = zero, sum_xl = zero, sum_x = zero, sum_w = zero;
   for (int i = 0; i < n; ++i) {
