@@ -9,6 +9,6 @@ namespace qkv {
 
 // Loads the model and runs the text through it, with a line of progress. Error if it has no tokenizer.
 Importance calibrated_importance(const std::string& model, const std::string& text,
-                                 CalibrationOptions options);
+                                 ImatrixOptions options);
 
 }  // namespace qkv

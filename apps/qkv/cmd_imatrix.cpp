@@ -19,12 +19,12 @@ namespace {
 
 struct ImatrixCommand {
   std::string model, text, output, dtype = "f32";
-  CalibrationOptions options;
+  ImatrixOptions options;
   bool json = false;
 };
 
 void imatrix(const ImatrixCommand& command) {
-  CalibrationOptions options = command.options;
+  ImatrixOptions options = command.options;
   const std::optional<DType> type = dtype_from_name(command.dtype);
   require(type == DType::f32 || type == DType::bf16, "--dtype: expected f32 or bf16, found '{}'",
           command.dtype);
@@ -49,7 +49,7 @@ void imatrix(const ImatrixCommand& command) {
 }  // namespace
 
 Importance calibrated_importance(const std::string& model, const std::string& text,
-                                 CalibrationOptions options) {
+                                 ImatrixOptions options) {
   const std::string content = read_input(text);
   require_utf8(content, text);
   const Bundle bundle = load_bundle(model);

@@ -66,7 +66,7 @@ std::map<std::string, Importance::Matrix> by_gguf_name(Model& model,
 }  // namespace
 
 Importance collect_importance(Model& model, const Tokenizer& tokenizer, std::string_view text,
-                              const std::string& dataset, const CalibrationOptions& options,
+                              const std::string& dataset, const ImatrixOptions& options,
                               const std::function<void(int64_t done, int64_t total)>& progress) {
   const ModelInfo& info = model.info();
   require(2 <= options.context && options.context <= info.max_positions,

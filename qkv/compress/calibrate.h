@@ -13,7 +13,7 @@
 
 namespace qkv {
 
-struct CalibrationOptions {
+struct ImatrixOptions {
   int64_t context = 512;   // tokens per chunk; at most the model's positions
   int64_t max_chunks = 0;  // 0: all
   DType compute_type = DType::f32;
@@ -25,7 +25,7 @@ struct CalibrationOptions {
 // shorter than one chunk, or if GGUF knows none of the model's tensors. `dataset` is the text's name, kept in
 // the result.
 Importance collect_importance(Model& model, const Tokenizer& tokenizer, std::string_view text,
-                              const std::string& dataset, const CalibrationOptions& options = {},
+                              const std::string& dataset, const ImatrixOptions& options = {},
                               const std::function<void(int64_t done, int64_t total)>& progress = {});
 
 }  // namespace qkv
