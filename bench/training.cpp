@@ -54,7 +54,7 @@ void run(const Shape& shape, DType type, int steps) {
   const auto model = make_model(config, "bench");
   initialize_weights(*model, 1, 0.02f);
   model->set_trainable(true);
-  AdamW optimizer(*model, {});
+  const auto optimizer = make_optimizer(*model, {});
   Rng rng(7);
   std::vector<double> seconds;
   for (int step = 0; step <= steps; ++step) {
@@ -68,8 +68,8 @@ void run(const Shape& shape, DType type, int steps) {
     const double start = now();
     backward(ops::linear_cross_entropy(model->forward(tokens, pass), model->head(), targets),
              Tensor::full({1}, 1.0f / static_cast<float>(tokens.size())));
-    const double norm = optimizer.gradient_norm();
-    optimizer.step(1.0, std::min(1.0, 1.0 / (norm + 1e-6)));
+    const double norm = optimizer->gradient_norm();
+    optimizer->step(1.0, std::min(1.0, 1.0 / (norm + 1e-6)));
     if (step > 0) seconds.push_back(now() - start);
   }
   std::sort(seconds.begin(), seconds.end());
