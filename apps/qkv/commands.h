@@ -18,5 +18,6 @@ void add_init(CLI::App& app);       // cmd_init.cpp
 void add_quantize(CLI::App& app);   // cmd_quantize.cpp
 void add_train(CLI::App& app);      // cmd_train.cpp
 void add_eval(CLI::App& app);       // cmd_eval.cpp
+void add_bench(CLI::App& app);      // cmd_bench.cpp
 
 }  // namespace qkv

@@ -7,6 +7,7 @@
 
 #include "console.h"
 #include "eval_verbs.h"
+#include "generation_flags.h"
 #include "qkv/core/error.h"
 #include "qkv/eval/logits.h"
 #include "qkv/formats/safetensors.h"
@@ -16,7 +17,7 @@ namespace qkv {
 namespace {
 
 struct LogitsArguments {
-  std::string model, ids, mask, out, compare, dtype = "f32";
+  std::string model, ids, mask, out, compare, dtype = "f32", activations = "f32";
   double tolerance = 0;
   bool json = false, ggml_gelu = false;
 };
@@ -48,13 +49,15 @@ void run_logits(const LogitsArguments& arguments) {
   const std::optional<DType> type = dtype_from_name(arguments.dtype);
   require(type == DType::f32 || type == DType::bf16, "--dtype: expected f32 or bf16, found '{}'",
           arguments.dtype);
+  activations_from_name(arguments.activations);  // refused before a model is loaded
   LoadOptions options;
   options.tokenizer_required = false;
   const auto rows = read_id_rows(arguments.ids);
   const auto mask =
       arguments.mask.empty() ? std::vector<std::vector<int32_t>>{} : read_mask_rows(arguments.mask, rows);
   const Bundle bundle = load_bundle(arguments.model, options);
-  const NamedTensors outputs = compute_outputs(*bundle.model, rows, mask, *type, arguments.ggml_gelu);
+  const NamedTensors outputs = compute_outputs(*bundle.model, rows, mask, *type, arguments.ggml_gelu,
+                                               activations_from_name(arguments.activations));
   if (!arguments.out.empty()) write_outputs(arguments.out, outputs);
   if (arguments.compare.empty()) return;
   const auto comparisons = compare_outputs(outputs, arguments.compare, mask);
@@ -110,6 +113,8 @@ void add_eval_logits(CLI::App& eval) {
   command->add_option("--tolerance", arguments->tolerance, "largest difference that passes")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--dtype", arguments->dtype, "of activations: f32 or bf16");
+  command->add_option("--activations", arguments->activations,
+                      "in products with quantized weights: f32, exact, or int8, rounded as generation does");
   command->add_flag("--ggml-gelu", arguments->ggml_gelu,
                     "compute GELU with the 16-bit rounding of llama.cpp's CPU code, to compare with its outputs");
   command->add_flag("--json", arguments->json, "print the comparison as JSON");

@@ -34,6 +34,10 @@ void GenerationFlags::add_to(CLI::App& command) {
       .add_option("--compute-type", compute_type,
                   "Type of activations and cache: auto, f32, bf16 (default: auto)")
       ->type_name("TYPE");
+  command
+      .add_option("--activations", activations,
+                  "In products with quantized weights: int8, rounded and fast, or f32, exact (default: int8)")
+      ->type_name("TYPE");
   const char* group = "Speculative decoding (the same answer, sooner)";
   auto* draft = command
                     .add_option("--draft-model", draft_model,
@@ -81,6 +85,7 @@ void GenerationFlags::check() const {
   require(context >= 0, "--context: expected a number of tokens, or 0 for the model's, found {}", context);
   require(compute_type == "auto" || compute_type == "f32" || compute_type == "bf16",
           "--compute-type: expected auto, f32 or bf16, found '{}'", compute_type);
+  activations_from_name(activations);
   for (const auto& text : stop) {
     require(!text.empty(), "--stop: expected text, found an empty string");
     require_utf8(text, "--stop");
@@ -126,12 +131,18 @@ std::shared_ptr<Drafter> load_drafter(const std::string& path, const Bundle& tar
 EngineOptions GenerationFlags::engine(const Bundle& bundle) const {
   EngineOptions options;
   options.max_context = context;
+  options.activations = activations_from_name(activations);
   const bool native = bundle.model->head().dtype() == DType::bf16 && bf16_products_are_native();
   if (compute_type == "bf16" || (compute_type == "auto" && native)) options.compute_type = DType::bf16;
   options.max_draft = draft_tokens;
   if (lookup) options.drafter = std::make_shared<PromptLookup>();
   if (!draft_model.empty()) options.drafter = load_drafter(draft_model, bundle, options.compute_type);
   return options;
+}
+
+Activations activations_from_name(const std::string& name) {
+  require(name == "int8" || name == "f32", "--activations: expected int8 or f32, found '{}'", name);
+  return name == "int8" ? Activations::int8 : Activations::exact;
 }
 
 Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view)> show) {

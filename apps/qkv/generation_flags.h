@@ -27,7 +27,7 @@ struct GenerationFlags {
   SamplingFlags sampling;
   std::vector<std::string> stop, ban;
   int64_t context = 0;
-  std::string compute_type = "auto";
+  std::string compute_type = "auto", activations = "int8";
   std::string draft_model;
   bool lookup = false;
   int64_t draft_tokens = 16;
@@ -45,6 +45,9 @@ struct GenerationFlags {
  private:
   void add_grammar_flags(CLI::App& command);
 };
+
+// "int8" or "f32", as --activations takes them. Error otherwise.
+Activations activations_from_name(const std::string& name);
 
 // Answers one request, passing text on as it comes; on a terminal a long prompt shows its progress. Ctrl-C
 // cancels the request. Error if it fails.

@@ -110,6 +110,7 @@ int run(int argc, char** argv) {
   add_quantize(app);
   add_train(app);
   add_eval(app);
+  add_bench(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -208,6 +208,7 @@ void Engine::run(const std::vector<Part>& parts) {
   const auto started = std::chrono::steady_clock::now();
   Pass pass;
   pass.compute_type = options_.compute_type;
+  pass.activations = options_.activations;
   pass.sequences.offsets = {0};
   std::vector<int32_t> tokens;
   std::vector<int64_t> rows;  // whose logits choose a token, of one sequence after the other
@@ -240,7 +241,7 @@ void Engine::run(const std::vector<Part>& parts) {
   }
   int64_t generated = 0;
   if (!choosing.empty()) {
-    Tensor logits = model_.logits(ops::select_rows(hidden, rows));  // (rows, V)
+    Tensor logits = model_.logits(ops::select_rows(hidden, rows), options_.activations);  // (rows, V)
     float* row = logits.data<float>();
     for (Sequence* sequence : choosing) {
       const auto count = static_cast<int64_t>(sequence->drafted.size()) + 1;

@@ -58,6 +58,7 @@ ModelDrafter::ModelDrafter(const Model& model, DType compute_type, float min_pro
 std::vector<std::pair<int32_t, bool>> ModelDrafter::next_tokens(std::span<DraftJob* const> jobs) {
   Pass pass;
   pass.compute_type = compute_type_;
+  pass.activations = Activations::int8;  // drafts are only proposals
   pass.sequences.offsets = {0};
   std::vector<int32_t> tokens;
   std::vector<int64_t> last_rows;
@@ -77,7 +78,7 @@ std::vector<std::pair<int32_t, bool>> ModelDrafter::next_tokens(std::span<DraftJ
   }
   const NoGrad no_grad;
   const Tensor hidden = model_.forward(tokens, pass);
-  const Tensor logits = model_.logits(ops::select_rows(hidden, last_rows));  // (jobs, V)
+  const Tensor logits = model_.logits(ops::select_rows(hidden, last_rows), pass.activations);  // (jobs, V)
   std::vector<std::pair<int32_t, bool>> result;
   const auto vocabulary = static_cast<size_t>(logits.cols());
   for (size_t i = 0; i < jobs.size(); ++i) {

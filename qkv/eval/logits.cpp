@@ -76,7 +76,8 @@ std::vector<std::vector<int32_t>> read_mask_rows(const std::string& path,
 }
 
 NamedTensors compute_outputs(const Model& model, const std::vector<std::vector<int32_t>>& rows,
-                             const std::vector<std::vector<int32_t>>& mask, DType compute_type, bool ggml_gelu) {
+                             const std::vector<std::vector<int32_t>>& mask, DType compute_type, bool ggml_gelu,
+                             Activations activations) {
   const NoGrad off;
   const ModelInfo& info = model.info();
   const bool has_head = model.head().defined();
@@ -97,8 +98,9 @@ NamedTensors compute_outputs(const Model& model, const std::vector<std::vector<i
     Pass pass = Pass::whole({used});
     pass.compute_type = compute_type;
     pass.ggml_gelu = ggml_gelu;
+    pass.activations = activations;
     const Tensor hidden = model.forward({rows[r].begin(), rows[r].begin() + used}, pass);
-    const Tensor values = has_head ? model.logits(hidden) : hidden.to(DType::f32);  // (used, width)
+    const Tensor values = has_head ? model.logits(hidden, activations) : hidden.to(DType::f32);  // (used, width)
     const float* from = values.data<float>();
     Tensor own = equal ? Tensor() : Tensor::zeros({length, width});
     float* to = equal ? all.data<float>() + static_cast<int64_t>(r) * length * width : own.data<float>();

@@ -24,10 +24,11 @@ using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 // For a model with a vocabulary head: `logits` (B, T, V), f32, or `logits.<i>` (T_i, V) where rows differ in
 // length. For an encoder without one: `last_hidden_state` likewise and `mean_pooled` (B, C), the mean over
 // unmasked tokens. Masked tokens are not run; their rows are zero. Error for an id outside the vocabulary and
-// a row longer than the model's positions. `ggml_gelu`: as Pass::ggml_gelu.
+// a row longer than the model's positions. `ggml_gelu`, `activations`: as in Pass.
 NamedTensors compute_outputs(const Model& model, const std::vector<std::vector<int32_t>>& rows,
                              const std::vector<std::vector<int32_t>>& mask = {},
-                             DType compute_type = DType::f32, bool ggml_gelu = false);
+                             DType compute_type = DType::f32, bool ggml_gelu = false,
+                             Activations activations = Activations::exact);
 
 struct OutputComparison {
   std::string name;

@@ -245,6 +245,7 @@ BlockKernels block_kernels_reference() {
   add_reference_dequantize(table);
   add_reference_product(table);
   add_reference_quantize(table);
+  add_reference_rounding(table);
   return table;
 }
 

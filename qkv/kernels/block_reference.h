@@ -34,12 +34,16 @@ inline float mxfp4_scale(uint8_t e) {
   return std::bit_cast<float>(e < 2 ? uint32_t{0x00200000} << e : static_cast<uint32_t>(e - 1) << 23);
 }
 
+// Activations whose scale is smaller round to zeros: its inverse would not be finite.
+constexpr float kLeastActivationScale = 1e-36f;
+
 BlockKernels block_kernels_reference();
 
 // The parts of the table above.
 void add_reference_dequantize(BlockKernels& table);
 void add_reference_product(BlockKernels& table);
 void add_reference_quantize(BlockKernels& table);
+void add_reference_rounding(BlockKernels& table);
 
 // The plain dequantization of one type, for instruction sets that have none of their own.
 using DequantizeRow = void(const void* blocks, float* out, int64_t n);

@@ -313,6 +313,22 @@ struct PerBlockType {
   Function* operator[](BlockType type) const { return entries[static_cast<int>(type)]; }
 };
 
+// Rows of activations rounded to bytes in groups of 32: value = scale * code, |code| <= 127. The sums serve types whose
+// blocks have offsets. All arrays are row after row, with cols / 32 or cols / 16 elements per row.
+struct Int8Rows {
+  const int8_t* codes = nullptr;          // (rows, cols)
+  const float* scales = nullptr;          // per 32
+  const float* sums16 = nullptr;          // scale * sum of the codes, per 16
+  const float* sums32 = nullptr;          // scale * sum of the codes, per 32
+  const int32_t* code_sums16 = nullptr;   // sums of the codes, per 16
+  int64_t rows = 0, cols = 0;             // cols is a multiple of 32
+};
+// Up to so many rows are taken as few by int8_product: every row of the weight by itself. More of them meet 16 rows of the
+// weight at a time, unpacked into scratch memory, which is 64-byte aligned; few rows need none.
+constexpr int64_t kInt8FewRows = 2;
+constexpr int64_t kInt8PanelRows = 16;
+constexpr size_t int8_scratch_bytes(int64_t cols) { return static_cast<size_t>(24 * cols); }
+
 // Kernels on rows of blocks; conventions as in kernels.h. n and cols are multiples of the type's block
 // length.
 struct BlockKernels {
@@ -323,6 +339,14 @@ struct BlockKernels {
   PerBlockType<void(const void* blocks, const float* x, float* y, int64_t rows, int64_t cols, int64_t x_rows,
                     int64_t y_stride)>
       product;
+  // Rounds n activations (a multiple of 32) for the product below: scale = largest magnitude / 127, NaN if any is not finite;
+  // codes to the nearest, ties to even. The same bits on every set.
+  void (*round_activations)(const float* x, int64_t n, int8_t* codes, float* scales, float* sums16, float* sums32,
+                            int32_t* code_sums16);
+  // y[t * y_stride + r] = row r . x[t] for `rows` rows of x.cols values: integer products of codes, scaled and summed in
+  // float, so that what sets it apart from `product` is the rounding of x alone. Null where it would not be faster.
+  PerBlockType<void(const void* blocks, const Int8Rows& x, float* y, int64_t rows, int64_t y_stride, void* scratch)>
+      int8_product;
   // Plain round-to-nearest: each block by itself, scale from its extreme values, equal to ggml's
   // quantize_row_*_ref bit for bit. Null for the types whose scales need a search. x is finite.
   PerBlockType<void(const float* x, void* blocks, int64_t n)> quantize;

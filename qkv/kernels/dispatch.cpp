@@ -63,6 +63,29 @@ CpuFeatures detect() {
   return features;
 }
 
+// Entries are nothing but function pointers, so one that is null in `upper` can be taken from `lower` word by word.
+template <typename Table>
+Table merged(const Table& upper, const Table& lower) {
+  static_assert(sizeof(Table) % sizeof(void*) == 0);
+  constexpr size_t count = sizeof(Table) / sizeof(void*);
+  std::array<void*, count> high{}, low{};
+  std::memcpy(high.data(), &upper, sizeof(Table));
+  std::memcpy(low.data(), &lower, sizeof(Table));
+  for (size_t i = 0; i < count; ++i) {
+    if (high[i] == nullptr) high[i] = low[i];
+  }
+  Table result;
+  std::memcpy(static_cast<void*>(&result), high.data(), sizeof(Table));
+  return result;
+}
+
+#if defined(__x86_64__)
+BlockKernels avx512_blocks() {
+  const BlockKernels table = kernels_avx512_blocks();
+  return cpu_features().avx512_vnni ? merged(kernels_avx512vnni_blocks(), table) : table;
+}
+#endif
+
 struct Candidate {
   Isa isa;
   const Kernels* (*table)();
@@ -75,27 +98,12 @@ std::vector<Candidate> candidates() {
   std::vector<Candidate> list = {{Isa::scalar, kernels_scalar, block_kernels_reference, true}};
 #if defined(__x86_64__)
   list.push_back({Isa::avx2, kernels_avx2, kernels_avx2_blocks, cpu.avx2 && cpu.fma && cpu.f16c});
-  list.push_back({Isa::avx512, kernels_avx512, kernels_avx512_blocks, cpu.avx512});
+  list.push_back({Isa::avx512, kernels_avx512, avx512_blocks, cpu.avx512});
 #elif defined(__aarch64__)
   list.push_back({Isa::neon, kernels_neon, kernels_neon_blocks, cpu.neon});
 #endif
   std::erase_if(list, [](const Candidate& candidate) { return !candidate.supported; });
   return list;
-}
-
-// Kernels is nothing but function pointers, so an entry that is null in `upper` can be taken from `lower` word by word.
-Kernels merged(const Kernels& upper, const Kernels& lower) {
-  static_assert(sizeof(Kernels) % sizeof(void*) == 0);
-  constexpr size_t count = sizeof(Kernels) / sizeof(void*);
-  std::array<void*, count> high{}, low{};
-  std::memcpy(high.data(), &upper, sizeof(Kernels));
-  std::memcpy(low.data(), &lower, sizeof(Kernels));
-  for (size_t i = 0; i < count; ++i) {
-    if (high[i] == nullptr) high[i] = low[i];
-  }
-  Kernels result;
-  std::memcpy(static_cast<void*>(&result), high.data(), sizeof(Kernels));
-  return result;
 }
 
 struct Tables {

@@ -76,7 +76,7 @@ Tensor Decoder::embed(const std::vector<int32_t>& tokens, const Pass& pass) cons
   Tensor x =
       ops::embedding(tokens, embedding_, config_.f32_residual ? DType::f32 : pass.compute_type);  // (T, E)
   if (config_.embedding_scale != 1) x = ops::scale(x, config_.embedding_scale);
-  if (project_in_) x = project_in_->forward(x);
+  if (project_in_) x = project_in_->forward(x, pass);
   if (config_.learned_positions) {
     std::vector<int32_t> rows = pass.positions;
     for (int32_t& row : rows) {
@@ -123,7 +123,7 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
 Tensor Decoder::finish(Tensor x, const Pass& pass) const {
   if (norm_) x = norm_->forward(x);
   x = ops::cast(x, pass.compute_type);
-  return project_out_ ? project_out_->forward(x) : x;
+  return project_out_ ? project_out_->forward(x, pass) : x;
 }
 
 Tensor Decoder::run_layer(size_t layer, const Tensor& x, const Pass& pass) const {

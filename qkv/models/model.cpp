@@ -4,8 +4,11 @@
 
 namespace qkv {
 
-Tensor Model::logits(const Tensor& hidden) const {
-  Tensor y = ops::cast(ops::linear(head_input(hidden), head(), head_bias()), DType::f32);
+Tensor Model::logits(const Tensor& hidden, Activations activations) const {
+  const Tensor input = head_input(hidden), bias = head_bias();
+  const ops::Projection vocabulary = {&head(), &bias};
+  Tensor y = ops::cast(gradient_mode() ? ops::linear(input, head(), bias) : ops::project(input, {&vocabulary, 1}, activations).front(),
+                       DType::f32);
   const ops::CrossEntropyOptions options = logit_options();
   if (options.logit_scale != 1) y = ops::scale(y, options.logit_scale);
   return options.softcap > 0 ? ops::softcap(y, options.softcap) : y;

@@ -36,8 +36,8 @@ class Model : public Module {
   virtual ops::CrossEntropyOptions logit_options() const { return {}; }
   // What head() multiplies, of hidden states: themselves, unless the head has layers of its own.
   virtual Tensor head_input(const Tensor& hidden) const { return hidden; }
-  // (T, V) f32 logits of hidden states.
-  virtual Tensor logits(const Tensor& hidden) const;
+  // (T, V) f32 logits of hidden states. Rounded activations only where no gradient is recorded.
+  virtual Tensor logits(const Tensor& hidden, Activations activations = Activations::exact) const;
   // ops::linear_cross_entropy of hidden states through the whole head; scale and softcap of `options` are the model's.
   Tensor cross_entropy(const Tensor& hidden, const std::vector<int32_t>& targets, ops::CrossEntropyOptions options = {},
                        const std::vector<float>& weights = {}) const;

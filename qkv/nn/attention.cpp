@@ -58,12 +58,13 @@ Tensor SelfAttention::prepare(Tensor x, const std::optional<Norm>& norm, const o
 
 Tensor SelfAttention::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope,
                               size_t layer) const {
-  const Tensor q = prepare(q_.forward(x), q_norm_, rope);  // (T, n_heads * D)
-  const Tensor k = prepare(k_.forward(x), k_norm_, rope);  // (T, n_kv_heads * D)
-  Tensor v = v_.forward(x);                                // (T, n_kv_heads * D)
+  const std::vector<Tensor> heads = forward_together(x, {&q_, &k_, &v_}, pass);
+  const Tensor q = prepare(heads[0], q_norm_, rope);  // (T, n_heads * D)
+  const Tensor k = prepare(heads[1], k_norm_, rope);  // (T, n_kv_heads * D)
+  Tensor v = heads[2];                                // (T, n_kv_heads * D)
   if (config_.clip > 0) v = ops::clamp(v, config_.clip);
-  if (pass.incremental()) return out_.forward(attend_incrementally(q, k, v, pass, layer));
-  return out_.forward(ops::attention(q, k, v, pass.sequences, spec_));
+  if (pass.incremental()) return out_.forward(attend_incrementally(q, k, v, pass, layer), pass);
+  return out_.forward(ops::attention(q, k, v, pass.sequences, spec_), pass);
 }
 
 // Each sequence's new tokens attend to its own cache, which they join first.

@@ -11,11 +11,14 @@ Mlp::Mlp(const MlpConfig& config)
 
 Tensor Mlp::forward(const Tensor& x, const Pass& pass) const {
   const bool gelu = activation_ == Activation::gelu_erf || activation_ == Activation::gelu_tanh;
-  const Tensor up = up_.forward(x);
-  if (pass.ggml_gelu && gelu) {
-    return down_.forward(gate_ ? ops::multiply(ops::ggml_gelu(gate_->forward(x)), up) : ops::ggml_gelu(up));
+  if (!gate_) {
+    const Tensor up = up_.forward(x, pass);
+    return down_.forward(pass.ggml_gelu && gelu ? ops::ggml_gelu(up) : ops::activation(up, activation_), pass);
   }
-  return down_.forward(gate_ ? ops::gated(gate_->forward(x), up, activation_) : ops::activation(up, activation_));
+  const std::vector<Tensor> both = forward_together(x, {&*gate_, &up_}, pass);
+  const Tensor &gate = both[0], &up = both[1];
+  if (pass.ggml_gelu && gelu) return down_.forward(ops::multiply(ops::ggml_gelu(gate), up), pass);
+  return down_.forward(ops::gated(gate, up, activation_), pass);
 }
 
 void Mlp::visit(const std::string& prefix, const ParameterVisitor& visitor) {

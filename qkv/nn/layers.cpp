@@ -7,6 +7,29 @@ namespace qkv {
 Linear::Linear(int64_t inputs, int64_t outputs, bool bias)
     : weight_(std::make_unique<DenseWeight>(Shape{outputs, inputs})), bias_(bias ? Tensor::zeros({outputs}) : Tensor()) {}
 
+Tensor Linear::forward(const Tensor& x, const Pass& pass) const { return forward_together(x, {this}, pass).front(); }
+
+std::vector<Tensor> forward_together(const Tensor& x, std::initializer_list<const Linear*> layers, const Pass& pass) {
+  std::vector<Tensor> y(layers.size());
+  std::vector<ops::Projection> projections;  // of the layers whose weights are a matrix and nothing else
+  std::vector<size_t> places;
+  size_t i = 0;
+  for (const Linear* layer : layers) {
+    const Tensor* stored = gradient_mode() ? nullptr : layer->weight_->stored();
+    if (stored == nullptr) {
+      y[i] = layer->forward(x);
+    } else {
+      projections.push_back({stored, &layer->bias_});
+      places.push_back(i);
+    }
+    ++i;
+  }
+  if (projections.empty()) return y;
+  std::vector<Tensor> products = ops::project(x, projections, pass.activations);
+  for (size_t p = 0; p < places.size(); ++p) y[places[p]] = std::move(products[p]);
+  return y;
+}
+
 void Linear::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   weight_->visit(prefix, visitor);
   if (bias_.defined()) visitor(prefix + "bias", bias_);

@@ -27,8 +27,8 @@ Mla::Mla(const MlaConfig& config)
   spec_.scale = config.scale != 0 ? config.scale : 1.0f / std::sqrt(static_cast<float>(spec_.qk_dim));
 }
 
-Tensor Mla::queries(const Tensor& x, const ops::RopeTable& rope) const {
-  const Tensor q = q_ ? q_->forward(x) : q_b_->forward(q_norm_->forward(q_a_->forward(x)));
+Tensor Mla::queries(const Tensor& x, const Pass& pass, const ops::RopeTable& rope) const {
+  const Tensor q = q_ ? q_->forward(x, pass) : q_b_->forward(q_norm_->forward(q_a_->forward(x, pass)), pass);
   ops::RopeTable of_heads = rope;  // the last part of every head turns
   of_heads.head_dim = spec_.qk_dim;
   of_heads.offset = config_.nope_dim;
@@ -43,13 +43,13 @@ std::pair<Tensor, Tensor> Mla::expand(const Tensor& latents, const Tensor& share
 Tensor Mla::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const {
   require(rope != nullptr && rope->head_dim == config_.rope_dim,
           "latent attention: expected the angles of {} dimensions", config_.rope_dim);
-  const Tensor q = queries(x, *rope);
-  const Tensor kv = kv_a_.forward(x);  // (T, kv_rank + rope)
+  const Tensor q = queries(x, pass, *rope);
+  const Tensor kv = kv_a_.forward(x, pass);  // (T, kv_rank + rope)
   const Tensor latents = kv_norm_.forward(ops::slice_cols(kv, 0, config_.kv_rank));
   const Tensor shared = ops::rope(ops::slice_cols(kv, config_.kv_rank, kv.cols()), *rope);
   if (!pass.incremental()) {
     const auto [k, v] = expand(latents, shared);
-    return out_.forward(ops::attention(q, k, v, pass.sequences, spec_));
+    return out_.forward(ops::attention(q, k, v, pass.sequences, spec_), pass);
   }
 
   const Tensor rows = ops::concat_cols({latents, shared});
@@ -67,7 +67,7 @@ Tensor Mla::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rop
     mixed.row_view(begin, end)
         .copy_from(expanded < absorbed ? attend_expanded(part, cached) : attend_absorbed(part, cached));
   }
-  return out_.forward(mixed);
+  return out_.forward(mixed, pass);
 }
 
 Tensor Mla::attend_expanded(const Tensor& q, const Tensor& cached) const {

@@ -37,7 +37,7 @@ class Mla : public Mixer {
   void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
  private:
-  Tensor queries(const Tensor& x, const ops::RopeTable& rope) const;  // (T, n_heads * (nope + rope))
+  Tensor queries(const Tensor& x, const Pass& pass, const ops::RopeTable& rope) const;  // (T, n_heads * (nope + rope))
   // Keys (T, n_heads * (nope + rope)) and values (T, n_heads * v_dim) of latents (T, kv_rank) and shared keys
   // (T, rope).
   std::pair<Tensor, Tensor> expand(const Tensor& latents, const Tensor& shared) const;

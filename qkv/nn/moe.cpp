@@ -164,7 +164,7 @@ Tensor MixtureOfExperts::run_experts(const Tensor& x, const Routing& routing, co
 }
 
 Tensor MixtureOfExperts::forward(const Tensor& x, const Pass& pass) const {
-  const Tensor logits = ops::cast(router_.forward(x), DType::f32);  // (T, experts)
+  const Tensor logits = ops::cast(router_.forward(x, pass), DType::f32);  // (T, experts)
   if (pass.router_logits != nullptr) pass.router_logits->push_back(logits);
   Tensor y = x.rows() == 0 ? x : run_experts(x, route(config_, logits, correction_), pass);
   if (!shared_) return y;
@@ -173,7 +173,7 @@ Tensor MixtureOfExperts::forward(const Tensor& x, const Pass& pass) const {
     std::vector<int64_t> rows(static_cast<size_t>(x.rows()));
     std::iota(rows.begin(), rows.end(), 0);
     const Tensor gate =
-        ops::activation(ops::cast(shared_gate_->forward(x), DType::f32), Activation::sigmoid);  // (T, 1)
+        ops::activation(ops::cast(shared_gate_->forward(x, pass), DType::f32), Activation::sigmoid);  // (T, 1)
     shared = ops::combine_rows(shared, rows, gate);
   }
   return ops::add(y, shared);

@@ -6,6 +6,7 @@
 
 #include "qkv/nn/state.h"
 #include "qkv/tensor/ops.h"
+#include "qkv/tensor/projections.h"
 
 namespace qkv {
 
@@ -15,6 +16,8 @@ struct Pass {
   std::vector<int32_t> token_types;  // (T), or empty: all 0; read by models that have types of tokens (BERT)
   std::vector<SequenceState*> states;  // one per sequence, or empty: whole sequences (training, evaluation)
   DType compute_type = DType::f32;   // of activations: f32 or bf16
+  // How products with weights of blocks see activations, where no gradient is recorded. Exact unless asked for.
+  Activations activations = Activations::exact;
   bool ggml_gelu = false;            // GELU with ggml's 16-bit rounding (ops::ggml_gelu): to compare with llama.cpp
 
   // Training only.

@@ -55,23 +55,23 @@ Mamba::Mamba(const MambaConfig& config)
 
 Tensor Mamba::forward(const Tensor& x, const Pass& pass, const ops::RopeTable*, size_t layer) const {
   const Carried carried(pass, layer);
-  const Tensor u = ops::causal_conv1d(in_.forward(x), conv_weight_, conv_bias_, pass.sequences, true,
+  const Tensor u = ops::causal_conv1d(in_.forward(x, pass), conv_weight_, conv_bias_, pass.sequences, true,
                                       carried.convolutions);  // (T, D)
   std::vector<Tensor> parts =
-      ops::split_cols(parameters_.forward(u), {config_.dt_rank, config_.states, config_.states});
+      ops::split_cols(parameters_.forward(u, pass), {config_.dt_rank, config_.states, config_.states});
   if (config_.normalized) {
     for (Tensor& part : parts) part = ops::rms_norm(part, Tensor(), config_.normalized_eps);
   }
   ops::ScanInputs scan;
   scan.u = u;
-  scan.delta = dt_.forward(parts[0]);  // (T, D)
+  scan.delta = dt_.forward(parts[0], pass);  // (T, D)
   scan.a = ops::decay_rates(a_log_);
   scan.b = parts[1];  // (T, N)
   scan.c = parts[2];
   scan.skip = skip_;
-  scan.z = gate_.forward(x);  // (T, D)
+  scan.z = gate_.forward(x, pass);  // (T, D)
   scan.delta_bias = dt_bias_;
-  return out_.forward(ops::selective_scan(scan, pass.sequences, {}, carried.states));
+  return out_.forward(ops::selective_scan(scan, pass.sequences, {}, carried.states), pass);
 }
 
 std::unique_ptr<LayerState> Mamba::make_state() const {
@@ -126,13 +126,13 @@ Tensor Mamba2::gated_norm(const Tensor& y, const Tensor& z) const {
 
 Tensor Mamba2::forward(const Tensor& x, const Pass& pass, const ops::RopeTable*, size_t layer) const {
   const Carried carried(pass, layer);
-  const Tensor xbc = ops::causal_conv1d(in_.forward(x), conv_weight_, conv_bias_, pass.sequences, true,
+  const Tensor xbc = ops::causal_conv1d(in_.forward(x, pass), conv_weight_, conv_bias_, pass.sequences, true,
                                         carried.convolutions);  // (T, D + 2 groups N)
   const int64_t states = config_.groups * config_.states;
   const std::vector<Tensor> parts = ops::split_cols(xbc, {config_.inner(), states, states});
   ops::SsdInputs ssd;
   ssd.x = parts[0];         // (T, heads * head_dim)
-  ssd.dt = dt_.forward(x);  // (T, heads)
+  ssd.dt = dt_.forward(x, pass);  // (T, heads)
   ssd.a = ops::decay_rates(a_log_);
   ssd.b = parts[1];  // (T, groups N)
   ssd.c = parts[2];
@@ -143,7 +143,7 @@ Tensor Mamba2::forward(const Tensor& x, const Pass& pass, const ops::RopeTable*,
   options.least = config_.least_step;
   options.most = config_.most_step;
   const Tensor y = ops::ssd(ssd, pass.sequences, options, carried.states);
-  return out_.forward(gated_norm(y, gate_.forward(x)));
+  return out_.forward(gated_norm(y, gate_.forward(x, pass)), pass);
 }
 
 std::unique_ptr<LayerState> Mamba2::make_state() const {

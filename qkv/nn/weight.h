@@ -18,6 +18,9 @@ class Weight : public Module {
   virtual Tensor apply_backward_input(const Tensor& dy) const = 0;
   // The matrix as f32 (N, K); off the tape.
   virtual Tensor dequantize() const = 0;
+  // The matrix in the type it is stored in, where apply() is nothing but the product with it; null otherwise. Inference
+  // multiplies such weights together (ops::project).
+  virtual const Tensor* stored() const { return nullptr; }
 };
 
 // A plain matrix: f32 master for training, any floating type for inference.
@@ -29,6 +32,7 @@ class DenseWeight : public Weight {
   Tensor apply(const Tensor& x, const Tensor& bias) const override;
   Tensor apply_backward_input(const Tensor& dy) const override;
   Tensor dequantize() const override;
+  const Tensor* stored() const override { return &matrix_; }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   const Tensor& matrix() const { return matrix_; }
 
@@ -37,7 +41,8 @@ class DenseWeight : public Weight {
 };
 
 // A frozen matrix in any GGUF block type, usually borrowed from a mapped file. Rows are dequantized on their way into the
-// product, bit for bit as ggml does; the gradient flows through to the input.
+// product, bit for bit as ggml does; the gradient flows through to the input. Inference may round activations instead
+// (Pass::activations).
 class QuantizedWeight : public Weight {
  public:
   // `blocks` (N, K) has a block dtype with whole blocks to a row; Error otherwise.
@@ -46,6 +51,7 @@ class QuantizedWeight : public Weight {
   Tensor apply(const Tensor& x, const Tensor& bias) const override;
   Tensor apply_backward_input(const Tensor& dy) const override;
   Tensor dequantize() const override;
+  const Tensor* stored() const override { return &blocks_; }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   const Tensor& blocks() const { return blocks_; }
 

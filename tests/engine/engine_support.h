@@ -74,7 +74,7 @@ class Reciter : public Model {
     }
     return hidden;
   }
-  Tensor logits(const Tensor& hidden) const override {
+  Tensor logits(const Tensor& hidden, Activations) const override {
     Tensor result = Tensor::zeros({hidden.rows(), info_.vocabulary});
     for (int64_t row = 0; row < hidden.rows(); ++row) {
       const auto position = static_cast<size_t>(hidden.data<float>()[row]);

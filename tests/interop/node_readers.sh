@@ -37,7 +37,7 @@ for name in llama gpt2 qwen2 mixtral mamba; do
   "$qkv" init $name.json $name.gguf --tokenizer vocabulary --seed 3 > log 2>&1 || complain "$name: init: $(tail -n 1 log)"
   "$qkv" info $name.gguf --json > info || complain "$name: info"
   "$qkv" tokenizer encode $name.gguf "$prompt" --json > encoded || complain "$name: encode"
-  "$qkv" generate $name.gguf --prompt "$prompt" --temperature 0 --max-tokens 16 --compute-type f32 --ignore-eos --json \
+  "$qkv" generate $name.gguf --prompt "$prompt" --temperature 0 --max-tokens 16 --compute-type f32 --activations f32 --ignore-eos --json \
     > generated 2> err || complain "$name: generate: $(cat err)"
   node "$peers/node/node_readers.mjs" $name.gguf "$prompt" info encoded generated 2> err || complain "$name: $(tail -n 5 err)"
 done

@@ -188,6 +188,10 @@ TEST(Dispatch, ScalarIsAlwaysThereAndNothingIsMissing) {
     for (auto& quantize : table.blocks.quantize.entries) {
       if (quantize == nullptr) quantize = kernels().blocks.quantize[BlockType::q8_0];
     }
+    // Block types without integer products, and sets without them; block_int8_test.cpp says which.
+    for (auto& product : table.blocks.int8_product.entries) {
+      if (product == nullptr) product = [](const void*, const Int8Rows&, float*, int64_t, int64_t, void*) {};
+    }
     std::memcpy(entries.data(), static_cast<const void*>(&table), sizeof(Kernels));
     for (void* entry : entries) EXPECT_NE(entry, nullptr) << isa_name(isa);
   }

@@ -19,6 +19,7 @@ namespace {
 #include "qkv/kernels/bodies/attention_tiles.inl"
 #include "qkv/kernels/bodies/attention_scores.inl"
 //
+#include "qkv/kernels/bodies/attention_few.inl"
 #include "qkv/kernels/bodies/attention_forward.inl"
 #include "qkv/kernels/bodies/attention_backward.inl"
 #include "qkv/kernels/bodies/causal_conv.inl"

@@ -84,6 +84,20 @@ void forward_softmax(const AttentionSpec& spec, const AttentionRows& all, const 
   }
 }
 
+// One tile of keys for all of the few rows there are.
+template <typename T>
+void few_rows(const AttentionSpec& spec, const AttentionRows& all, const ForwardScratch& scratch, const T* keys, int64_t k_stride,
+              const T* values, int64_t v_stride, int64_t rows, int64_t key, int64_t n_keys, int64_t left) {
+  const ScoreTile tile = score_tile(all, 0, rows, key, n_keys);
+  few_scores(scratch.q, scratch.qk_stride, rows, keys, k_stride, n_keys, left, spec.qk_dim, scratch.scores, scratch.score_stride);
+  forward_softmax(spec, all, tile, scratch, scratch.maximum, scratch.sum);
+  for (int64_t r = 0; r < rows; ++r) {
+    const Extent computed = tile.computed(r);
+    few_values(scratch.scores + r * scratch.score_stride, computed.begin, computed.end < n_keys ? computed.end : n_keys, values,
+               v_stride, spec.v_dim, scratch.rescale[r], scratch.out + r * scratch.v_stride);
+  }
+}
+
 template <typename T>
 void attention_forward(const AttentionSpec& spec, const AttentionSequence<T>& sequence, int head_begin,
                        int head_end, int64_t q_begin, int64_t q_end, void* memory) {
@@ -106,6 +120,11 @@ void attention_forward(const AttentionSpec& spec, const AttentionSequence<T>& se
     const Extent seen = {all.keys_of(first).begin, all.keys_of(first + rows - 1).end};
     for (int64_t key = seen.begin; key < seen.end; key += kTileKeys) {
       const int64_t n_keys = seen.end - key < kTileKeys ? seen.end - key : kTileKeys;
+      if (all.count <= kFewRows) {
+        few_rows(spec, all, scratch, keys + key * sequence.k_stride, sequence.k_stride, values + key * sequence.v_stride,
+                 sequence.v_stride, rows, key, n_keys, seen.end - key);
+        continue;
+      }
       transpose_tile(keys + key * sequence.k_stride, sequence.k_stride, n_keys, spec.qk_dim, scratch.keys,
                      scratch.score_stride);
       copy_tile(values + key * sequence.v_stride, sequence.v_stride, n_keys, spec.v_dim, scratch.values,

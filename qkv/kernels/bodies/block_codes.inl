@@ -1,9 +1,11 @@
-// Unpacking of block types into signed byte codes and the scales and offsets of their groups, so that
-// value = scale * code + offset, in two roundings; layouts in blocks.h. One struct per type:
+// Unpacking of block types into byte codes and the scales and offsets of their groups, so that
+// value = scale * (code - raise) + offset, in two roundings; layouts in blocks.h. One struct per type:
 //
 //   group               values that share a scale
-//   has_offset          whether there is an offset
-//   codes(block, q)     writes the block's codes, 64-byte aligned
+//   has_offset          whether there is an offset; raise is then 0
+//   is_signed           whether codes may be negative; raise is then 0. All others are below 64
+//   raise               what is to be taken off the codes
+//   piece<p>(block, i)  codes of values 32 p + i ..., as many as DB32 has lanes
 //   scales(block, s, m) writes the groups' scales and offsets, room for 16 each
 
 using DB16 = hn::CappedTag<uint8_t, 16>;
@@ -14,30 +16,18 @@ constexpr int64_t kBytes32 = static_cast<int64_t>(hn::MaxLanes(DB32()));
 using VB16 = hn::Vec<DB16>;
 using VB32 = hn::Vec<DB32>;
 
-// (v >> bits) & mask in every byte.
+// (v >> bits) & mask in every byte; negative bits shift to the left.
 template <int bits, class D, class V = hn::Vec<D>>
 HWY_INLINE V field(D d, V v, uint8_t mask) {
-  if constexpr (bits != 0) v = hn::BitCast(d, hn::ShiftRight<bits>(hn::BitCast(hn::RepartitionToWide<D>(), v)));
+  const hn::RepartitionToWide<D> wide;
+  if constexpr (bits > 0) v = hn::BitCast(d, hn::ShiftRight<bits>(hn::BitCast(wide, v)));
+  if constexpr (bits < 0) v = hn::BitCast(d, hn::ShiftLeft<-bits>(hn::BitCast(wide, v)));
   return hn::And(v, hn::Set(d, mask));
-}
-// (v << bits) & mask in every byte.
-template <int bits, class D, class V = hn::Vec<D>>
-HWY_INLINE V raised_field(D d, V v, uint8_t mask) {
-  return hn::And(hn::BitCast(d, hn::ShiftLeft<bits>(hn::BitCast(hn::RepartitionToWide<D>(), v))), hn::Set(d, mask));
-}
-// One of the two above: moves the pair of bits at `from` to bits 4 and 5.
-template <int from, class D, class V = hn::Vec<D>>
-HWY_INLINE V pair_to_bit_4(D d, V v) {
-  if constexpr (from < 4) {
-    return raised_field<4 - from>(d, v, 0x30);
-  } else {
-    return field<from - 4>(d, v, 0x30);
-  }
 }
 
 HWY_INLINE VB16 bytes16(const void* p) { return hn::LoadU(db16, static_cast<const uint8_t*>(p)); }
 HWY_INLINE VB32 bytes32(const void* p) { return hn::LoadU(db32, static_cast<const uint8_t*>(p)); }
-HWY_INLINE void put(VB16 v, int8_t* q) { hn::StoreU(v, db16, reinterpret_cast<uint8_t*>(q)); }
+HWY_INLINE void put16(VB16 v, int8_t* q) { hn::StoreU(v, db16, reinterpret_cast<uint8_t*>(q)); }
 HWY_INLINE void put32(VB32 v, int8_t* q) { hn::StoreU(v, db32, reinterpret_cast<uint8_t*>(q)); }
 
 // An f16 in every lane.
@@ -52,120 +42,121 @@ HWY_INLINE VF code_floats(const int8_t* q) {
   return hn::ConvertTo(df, hn::PromoteTo(DI(), hn::LoadU(hn::Rebind<int8_t, DF>(), q)));
 }
 
-// s[i] = factor * v[i] for 16 signed bytes.
+// s[i] = factor * v[i] for the signed bytes [begin, end) of 16.
+HWY_INLINE void scaled(VF factor, const int8_t* lanes, int64_t n, float* s) {
+  for (int64_t i = 0; i < n; i += kLanes) hn::StoreU(hn::Mul(factor, code_floats(lanes + i)), df, s + i);
+}
 HWY_INLINE void scaled16(VF factor, VB16 v, float* s) {
   HWY_ALIGN int8_t lanes[16];
-  put(v, lanes);
-  for (int64_t i = 0; i < 16; i += kLanes) hn::StoreU(hn::Mul(factor, code_floats(lanes + i)), df, s + i);
+  put16(v, lanes);
+  scaled(factor, lanes, 16, s);
+}
+
+// ---- nibbles in halves ----
+
+// Codes of a "halves" group of 32: the low nibbles of 16 bytes, then the high ones.
+template <class D = DB32>  // a template, so that the branch of other sets is not compiled
+HWY_INLINE hn::Vec<D> nibble_halves(const uint8_t* qs, int64_t i) {
+  const VB16 v = bytes16(qs);
+  if constexpr (hn::MaxLanes(D()) == 32) {
+    const hn::Repartition<uint16_t, DB16> wide;
+    const VB16 high = hn::BitCast(db16, hn::ShiftRight<4>(hn::BitCast(wide, v)));
+    return hn::And(hn::Combine(D(), high, v), hn::Set(D(), uint8_t{15}));
+  } else {
+    return i == 0 ? field<0>(db16, v, 15) : field<4>(db16, v, 15);
+  }
+}
+
+HWY_INLINE VB32 looked_up(const std::array<int8_t, 16>& values, const uint8_t* qs, int64_t i) {
+  const VB32 table = hn::LoadDup128(db32, reinterpret_cast<const uint8_t*>(&values));
+  return hn::TableLookupBytes(table, nibble_halves(qs, i));
+}
+
+// Bit j of qh, as 16 in byte j, for the values from i on.
+HWY_INLINE VB32 fifth_bits(const uint8_t* qh, int64_t i) {
+  return hn::IfThenElseZero(hn::LoadMaskBits(db32, qh + i / 8), hn::Set(db32, uint8_t{16}));
 }
 
 template <class Block>
 struct Codes;
 
-// ---- 32 values in nibbles ----
-
-HWY_INLINE void nibbles16(const uint8_t* qs, VB16& low, VB16& high) {
-  const VB16 v = bytes16(qs);
-  low = field<0>(db16, v, 15);
-  high = field<4>(db16, v, 15);
-}
-
-// Bit i of qh, as 16 in byte i, for 16 values.
-HWY_INLINE VB16 fifth_bits(const uint8_t* qh) {
-  return hn::IfThenElseZero(hn::LoadMaskBits(db16, qh), hn::Set(db16, uint8_t{16}));
-}
-
-template <>
-struct Codes<BlockQ4_0> {
+// Of the types with one scale and no offset.
+template <class Block, int kRaise>
+struct SingleScale {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockQ4_0& b, int8_t* q) {
-    VB16 low, high;
-    nibbles16(b.qs, low, high);
-    const VB16 middle = hn::Set(db16, uint8_t{8});
-    put(hn::Sub(low, middle), q);
-    put(hn::Sub(high, middle), q + 16);
-  }
-  static HWY_INLINE void scales(const BlockQ4_0& b, float* s, float*) { s[0] = half_scalar(b.d); }
+  static constexpr bool has_offset = false, is_signed = kRaise == 0;
+  static constexpr int raise = kRaise;
+  static HWY_INLINE void scales(const Block& b, float* s, float*) { s[0] = half_scalar(b.d); }
 };
-
-template <>
-struct Codes<BlockQ4_1> {
+// Of the types with one scale and one offset.
+template <class Block>
+struct ScaleAndOffset {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = true;
-  static HWY_INLINE void codes(const BlockQ4_1& b, int8_t* q) {
-    VB16 low, high;
-    nibbles16(b.qs, low, high);
-    put(low, q);
-    put(high, q + 16);
-  }
-  static HWY_INLINE void scales(const BlockQ4_1& b, float* s, float* m) {
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
+  static HWY_INLINE void scales(const Block& b, float* s, float* m) {
     s[0] = half_scalar(b.d);
     m[0] = half_scalar(b.m);
   }
 };
 
 template <>
-struct Codes<BlockQ5_0> {
-  static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockQ5_0& b, int8_t* q) {
-    VB16 low, high;
-    nibbles16(b.qs, low, high);
-    const VB16 middle = hn::Set(db16, uint8_t{16});
-    put(hn::Sub(hn::Or(low, fifth_bits(b.qh)), middle), q);
-    put(hn::Sub(hn::Or(high, fifth_bits(b.qh + 2)), middle), q + 16);
-  }
-  static HWY_INLINE void scales(const BlockQ5_0& b, float* s, float*) { s[0] = half_scalar(b.d); }
-};
-
-template <>
-struct Codes<BlockQ5_1> {
-  static constexpr int64_t group = 32;
-  static constexpr bool has_offset = true;
-  static HWY_INLINE void codes(const BlockQ5_1& b, int8_t* q) {
-    VB16 low, high;
-    nibbles16(b.qs, low, high);
-    put(hn::Or(low, fifth_bits(b.qh)), q);
-    put(hn::Or(high, fifth_bits(b.qh + 2)), q + 16);
-  }
-  static HWY_INLINE void scales(const BlockQ5_1& b, float* s, float* m) {
-    s[0] = half_scalar(b.d);
-    m[0] = half_scalar(b.m);
+struct Codes<BlockQ4_0> : SingleScale<BlockQ4_0, 8> {
+  template <int>
+  static HWY_INLINE VB32 piece(const BlockQ4_0& b, int64_t i) {
+    return nibble_halves(b.qs, i);
   }
 };
 
 template <>
-struct Codes<BlockQ8_0> {
-  static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockQ8_0& b, int8_t* q) {
-    for (int64_t i = 0; i < 32; i += kBytes32) put32(bytes32(b.qs + i), q + i);
+struct Codes<BlockQ4_1> : ScaleAndOffset<BlockQ4_1> {
+  template <int>
+  static HWY_INLINE VB32 piece(const BlockQ4_1& b, int64_t i) {
+    return nibble_halves(b.qs, i);
   }
-  static HWY_INLINE void scales(const BlockQ8_0& b, float* s, float*) { s[0] = half_scalar(b.d); }
 };
 
-HWY_INLINE void looked_up(const std::array<int8_t, 16>& values, const uint8_t* qs, int8_t* q) {
-  VB16 low, high;
-  nibbles16(qs, low, high);
-  const VB16 table = bytes16(&values);
-  put(hn::TableLookupBytes(table, low), q);
-  put(hn::TableLookupBytes(table, high), q + 16);
-}
+template <>
+struct Codes<BlockQ5_0> : SingleScale<BlockQ5_0, 16> {
+  template <int>
+  static HWY_INLINE VB32 piece(const BlockQ5_0& b, int64_t i) {
+    return hn::Or(nibble_halves(b.qs, i), fifth_bits(b.qh, i));
+  }
+};
 
 template <>
-struct Codes<BlockIq4Nl> {
-  static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockIq4Nl& b, int8_t* q) { looked_up(kIq4Values, b.qs, q); }
-  static HWY_INLINE void scales(const BlockIq4Nl& b, float* s, float*) { s[0] = half_scalar(b.d); }
+struct Codes<BlockQ5_1> : ScaleAndOffset<BlockQ5_1> {
+  template <int>
+  static HWY_INLINE VB32 piece(const BlockQ5_1& b, int64_t i) {
+    return hn::Or(nibble_halves(b.qs, i), fifth_bits(b.qh, i));
+  }
+};
+
+template <>
+struct Codes<BlockQ8_0> : SingleScale<BlockQ8_0, 0> {
+  template <int>
+  static HWY_INLINE VB32 piece(const BlockQ8_0& b, int64_t i) {
+    return bytes32(b.qs + i);
+  }
+};
+
+template <>
+struct Codes<BlockIq4Nl> : SingleScale<BlockIq4Nl, 0> {
+  template <int>
+  static HWY_INLINE VB32 piece(const BlockIq4Nl& b, int64_t i) {
+    return looked_up(kIq4Values, b.qs, i);
+  }
 };
 
 template <>
 struct Codes<BlockMxfp4> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockMxfp4& b, int8_t* q) { looked_up(kMxfp4Values, b.qs, q); }
+  static constexpr bool has_offset = false, is_signed = true;
+  static constexpr int raise = 0;
+  template <int>
+  static HWY_INLINE VB32 piece(const BlockMxfp4& b, int64_t i) {
+    return looked_up(kMxfp4Values, b.qs, i);
+  }
   static HWY_INLINE void scales(const BlockMxfp4& b, float* s, float*) {
     const uint32_t bits = b.e < 2 ? uint32_t{0x00200000} << b.e : static_cast<uint32_t>(b.e - 1) << 23;
     std::memcpy(s, &bits, sizeof(bits));
@@ -177,18 +168,11 @@ struct Codes<BlockMxfp4> {
 template <>
 struct Codes<BlockQ2K> {
   static constexpr int64_t group = 16;
-  static constexpr bool has_offset = true;
-  static HWY_INLINE void codes(const BlockQ2K& b, int8_t* q) {
-    for (int64_t part = 0; part < 2; ++part) {
-      for (int64_t i = 0; i < 32; i += kBytes32) {
-        const VB32 v = bytes32(b.qs + 32 * part + i);
-        int8_t* out = q + 128 * part + i;
-        put32(field<0>(db32, v, 3), out);
-        put32(field<2>(db32, v, 3), out + 32);
-        put32(field<4>(db32, v, 3), out + 64);
-        put32(field<6>(db32, v, 3), out + 96);
-      }
-    }
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
+  template <int p>
+  static HWY_INLINE VB32 piece(const BlockQ2K& b, int64_t i) {
+    return field<2 * (p % 4)>(db32, bytes32(b.qs + 32 * (p / 4) + i), 3);
   }
   static HWY_INLINE void scales(const BlockQ2K& b, float* s, float* m) {
     const VB16 v = bytes16(b.scales);
@@ -197,106 +181,82 @@ struct Codes<BlockQ2K> {
   }
 };
 
-// (bit `bit` of v) << 2, minus 4.
-template <int bit>
-HWY_INLINE VB32 third_bit_or_minus_4(VB32 v) {
-  VB32 four;
-  if constexpr (bit < 2) {
-    four = raised_field<2 - bit>(db32, v, 4);
-  } else {
-    four = field<bit - 2>(db32, v, 4);
-  }
-  return hn::Sub(four, hn::Set(db32, uint8_t{4}));
+// Four words of 6-bit scales: `low` in the low nibbles, and under each word the shift that brings its pair of high bits down.
+using DU32x4 = hn::CappedTag<uint32_t, 4>;
+constexpr DU32x4 du32x4;
+HWY_INLINE hn::Vec<DU32x4> words(const void* p) {
+  HWY_ALIGN uint32_t w[4];
+  std::memcpy(w, p, sizeof(w));
+  return hn::Load(du32x4, w);
 }
+HWY_INLINE hn::Vec<DU32x4> masked(hn::Vec<DU32x4> v, uint32_t mask) { return hn::And(v, hn::Set(du32x4, mask)); }
 
 template <>
 struct Codes<BlockQ3K> {
   static constexpr int64_t group = 16;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockQ3K& b, int8_t* q) {
-    for (int64_t i = 0; i < 32; i += kBytes32) {
-      const VB32 high = bytes32(b.hmask + i), first = bytes32(b.qs + i), second = bytes32(b.qs + 32 + i);
-      int8_t* out = q + i;
-      put32(hn::Add(field<0>(db32, first, 3), third_bit_or_minus_4<0>(high)), out);
-      put32(hn::Add(field<2>(db32, first, 3), third_bit_or_minus_4<1>(high)), out + 32);
-      put32(hn::Add(field<4>(db32, first, 3), third_bit_or_minus_4<2>(high)), out + 64);
-      put32(hn::Add(field<6>(db32, first, 3), third_bit_or_minus_4<3>(high)), out + 96);
-      put32(hn::Add(field<0>(db32, second, 3), third_bit_or_minus_4<4>(high)), out + 128);
-      put32(hn::Add(field<2>(db32, second, 3), third_bit_or_minus_4<5>(high)), out + 160);
-      put32(hn::Add(field<4>(db32, second, 3), third_bit_or_minus_4<6>(high)), out + 192);
-      put32(hn::Add(field<6>(db32, second, 3), third_bit_or_minus_4<7>(high)), out + 224);
-    }
+  static constexpr bool has_offset = false, is_signed = false;
+  static constexpr int raise = 4;
+  template <int p>
+  static HWY_INLINE VB32 piece(const BlockQ3K& b, int64_t i) {
+    const VB32 low = field<2 * (p % 4)>(db32, bytes32(b.qs + 32 * (p / 4) + i), 3);
+    const VB32 high = field<p - 2>(db32, bytes32(b.hmask + i), 4);
+    return hn::Or(low, high);
   }
   static HWY_INLINE void scales(const BlockQ3K& b, float* s, float*) {
-    uint32_t w[3];
-    std::memcpy(w, b.scales, sizeof(w));
-    const uint32_t nibble = 0x0F0F0F0F, pair = 0x03030303;
-    uint32_t unpacked[4] = {(w[0] & nibble) | ((w[2] & pair) << 4), (w[1] & nibble) | (((w[2] >> 2) & pair) << 4),
-                            ((w[0] >> 4) & nibble) | (((w[2] >> 4) & pair) << 4),
-                            ((w[1] >> 4) & nibble) | (((w[2] >> 6) & pair) << 4)};
-    scaled16(half(b.d), hn::Sub(bytes16(unpacked), hn::Set(db16, uint8_t{32})), s);
+    const auto w = words(b.scales);  // and what follows them in the block
+    HWY_ALIGN constexpr uint32_t low_shifts[4] = {0, 0, 4, 4}, high_shifts[4] = {0, 2, 4, 6};
+    const auto twice = hn::ConcatLowerLower(du32x4, w, w);
+    const auto low = masked(hn::Shr(twice, hn::Load(du32x4, low_shifts)), 0x0F0F0F0F);
+    const auto high = masked(hn::Shr(hn::Broadcast<2>(w), hn::Load(du32x4, high_shifts)), 0x03030303);
+    const VB16 codes = hn::BitCast(db16, hn::Or(low, hn::ShiftLeft<4>(high)));
+    scaled16(half(b.d), hn::Sub(codes, hn::Set(db16, uint8_t{32})), s);
   }
 };
 
 // q4_k and q5_k: 8 scales and 8 minima of 6 bits.
 HWY_INLINE void scales_and_minima(const uint8_t* packed, f16 d, f16 dmin, float* s, float* m) {
-  uint32_t w[3];
-  std::memcpy(w, packed, sizeof(w));
-  const uint32_t six = 0x3F3F3F3F, nibble = 0x0F0F0F0F, pair = 0x03030303;
-  uint32_t unpacked[4] = {w[0] & six, (w[2] & nibble) | (((w[0] >> 6) & pair) << 4), w[1] & six,
-                          ((w[2] >> 4) & nibble) | (((w[1] >> 6) & pair) << 4)};
-  HWY_ALIGN float both[16];
-  scaled16(hn::Set(df, 1.0f), bytes16(unpacked), both);
-  const float scale = half_scalar(d), minimum = -half_scalar(dmin);
-  for (int g = 0; g < 8; ++g) {
-    s[g] = scale * both[g];
-    m[g] = minimum * both[8 + g];
+  const auto w = words(packed);  // and what follows them in the block
+  HWY_ALIGN constexpr uint32_t shifts[4] = {0, 0, 0, 4}, firsts[4] = {~0u, 0, ~0u, 0};
+  const auto pairs = hn::InterleaveLower(du32x4, w, w);
+  const auto low = masked(hn::Shr(hn::Broadcast<2>(w), hn::Load(du32x4, shifts)), 0x0F0F0F0F);
+  const auto second = hn::Or(low, masked(hn::ShiftRight<2>(pairs), 0x30303030));
+  const auto first = masked(pairs, 0x3F3F3F3F);
+  const auto mask = hn::MaskFromVec(hn::Load(du32x4, firsts));
+  HWY_ALIGN int8_t lanes[16];
+  put16(hn::BitCast(db16, hn::IfThenElse(mask, first, second)), lanes);
+  if constexpr (kLanes <= 8) {
+    scaled(half(d), lanes, 8, s);
+    scaled(hn::Neg(half(dmin)), lanes + 8, 8, m);
+  } else {  // both in one vector
+    const VF factors = hn::IfThenElse(hn::FirstN(df, 8), half(d), hn::Neg(half(dmin)));
+    const VF both = hn::Mul(factors, code_floats(lanes));
+    const hn::Half<DF> half_vector;
+    hn::StoreU(hn::LowerHalf(half_vector, both), half_vector, s);
+    hn::StoreU(hn::UpperHalf(half_vector, both), half_vector, m);
   }
 }
 
 template <>
 struct Codes<BlockQ4K> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = true;
-  static HWY_INLINE void codes(const BlockQ4K& b, int8_t* q) {
-    for (int64_t i = 0; i < 128; i += kBytes32) {
-      const VB32 v = bytes32(b.qs + i);
-      int8_t* out = q + i / 32 * 64 + i % 32;
-      put32(field<0>(db32, v, 15), out);
-      put32(field<4>(db32, v, 15), out + 32);
-    }
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
+  template <int p>
+  static HWY_INLINE VB32 piece(const BlockQ4K& b, int64_t i) {
+    return field<4 * (p % 2)>(db32, bytes32(b.qs + 32 * (p / 2) + i), 15);
   }
   static HWY_INLINE void scales(const BlockQ4K& b, float* s, float* m) { scales_and_minima(b.scales, b.d, b.dmin, s, m); }
 };
 
-// Bit `bit` of v as 16.
-template <int bit>
-HWY_INLINE VB32 fifth_bit(VB32 v) {
-  if constexpr (bit < 4) {
-    return raised_field<4 - bit>(db32, v, 16);
-  } else {
-    return field<bit - 4>(db32, v, 16);
-  }
-}
-
 template <>
 struct Codes<BlockQ5K> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = true;
-  template <int part>
-  static HWY_INLINE void quarter(const BlockQ5K& b, VB32 high, int64_t i, int8_t* q) {
-    const VB32 v = bytes32(b.qs + 32 * part + i);
-    put32(hn::Or(field<0>(db32, v, 15), fifth_bit<2 * part>(high)), q + 64 * part + i);
-    put32(hn::Or(field<4>(db32, v, 15), fifth_bit<2 * part + 1>(high)), q + 64 * part + 32 + i);
-  }
-  static HWY_INLINE void codes(const BlockQ5K& b, int8_t* q) {
-    for (int64_t i = 0; i < 32; i += kBytes32) {
-      const VB32 high = bytes32(b.qh + i);
-      quarter<0>(b, high, i, q);
-      quarter<1>(b, high, i, q);
-      quarter<2>(b, high, i, q);
-      quarter<3>(b, high, i, q);
-    }
+  static constexpr bool has_offset = true, is_signed = false;
+  static constexpr int raise = 0;
+  template <int p>
+  static HWY_INLINE VB32 piece(const BlockQ5K& b, int64_t i) {
+    const VB32 low = field<4 * (p % 2)>(db32, bytes32(b.qs + 32 * (p / 2) + i), 15);
+    return hn::Or(low, field<p - 4>(db32, bytes32(b.qh + i), 16));
   }
   static HWY_INLINE void scales(const BlockQ5K& b, float* s, float* m) { scales_and_minima(b.scales, b.d, b.dmin, s, m); }
 };
@@ -304,20 +264,13 @@ struct Codes<BlockQ5K> {
 template <>
 struct Codes<BlockQ6K> {
   static constexpr int64_t group = 16;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockQ6K& b, int8_t* q) {
-    const VB32 middle = hn::Set(db32, uint8_t{32});
-    for (int64_t part = 0; part < 2; ++part) {
-      for (int64_t i = 0; i < 32; i += kBytes32) {
-        const VB32 high = bytes32(b.qh + 32 * part + i);
-        const VB32 first = bytes32(b.ql + 64 * part + i), second = bytes32(b.ql + 64 * part + 32 + i);
-        int8_t* out = q + 128 * part + i;
-        put32(hn::Sub(hn::Or(field<0>(db32, first, 15), pair_to_bit_4<0>(db32, high)), middle), out);
-        put32(hn::Sub(hn::Or(field<0>(db32, second, 15), pair_to_bit_4<2>(db32, high)), middle), out + 32);
-        put32(hn::Sub(hn::Or(field<4>(db32, first, 15), pair_to_bit_4<4>(db32, high)), middle), out + 64);
-        put32(hn::Sub(hn::Or(field<4>(db32, second, 15), pair_to_bit_4<6>(db32, high)), middle), out + 96);
-      }
-    }
+  static constexpr bool has_offset = false, is_signed = false;
+  static constexpr int raise = 32;
+  template <int p>
+  static HWY_INLINE VB32 piece(const BlockQ6K& b, int64_t i) {
+    const VB32 low = field<4 * (p % 4 / 2)>(db32, bytes32(b.ql + 64 * (p / 4) + 32 * (p % 2) + i), 15);
+    const VB32 high = field<2 * (p % 4) - 4>(db32, bytes32(b.qh + 32 * (p / 4) + i), 0x30);
+    return hn::Or(low, high);
   }
   static HWY_INLINE void scales(const BlockQ6K& b, float* s, float*) { scaled16(half(b.d), bytes16(b.scales), s); }
 };
@@ -325,15 +278,37 @@ struct Codes<BlockQ6K> {
 template <>
 struct Codes<BlockIq4Xs> {
   static constexpr int64_t group = 32;
-  static constexpr bool has_offset = false;
-  static HWY_INLINE void codes(const BlockIq4Xs& b, int8_t* q) {
-    for (int64_t g = 0; g < 8; ++g) looked_up(kIq4Values, b.qs + 16 * g, q + 32 * g);
+  static constexpr bool has_offset = false, is_signed = true;
+  static constexpr int raise = 0;
+  template <int p>
+  static HWY_INLINE VB32 piece(const BlockIq4Xs& b, int64_t i) {
+    return looked_up(kIq4Values, b.qs + 16 * p, i);
   }
   static HWY_INLINE void scales(const BlockIq4Xs& b, float* s, float*) {
-    const float d = half_scalar(b.d);
-    for (int g = 0; g < 8; ++g) {
-      const int code = ((b.scales_l[g / 2] >> (4 * (g % 2))) & 15) | (((b.scales_h >> (2 * g)) & 3) << 4);
-      s[g] = d * static_cast<float>(code - 32);
+    uint32_t low;
+    std::memcpy(&low, b.scales_l, sizeof(low));
+    // Code g: nibble g of `low` and pair g of the high bits.
+    HWY_ALIGN constexpr uint32_t low_shifts[8] = {0, 4, 8, 12, 16, 20, 24, 28};
+    HWY_ALIGN constexpr uint32_t high_shifts[8] = {0, 2, 4, 6, 8, 10, 12, 14};
+    const hn::CappedTag<float, 8> d8;
+    const hn::RebindToUnsigned<decltype(d8)> du8;
+    const hn::RebindToSigned<decltype(d8)> di8;
+    for (size_t g = 0; g < 8; g += hn::Lanes(d8)) {
+      const auto l = hn::And(hn::Shr(hn::Set(du8, low), hn::Load(du8, low_shifts + g)), hn::Set(du8, 15u));
+      const auto h = hn::And(hn::Shr(hn::Set(du8, uint32_t{b.scales_h}), hn::Load(du8, high_shifts + g)), hn::Set(du8, 3u));
+      const auto code = hn::Sub(hn::BitCast(di8, hn::Or(l, hn::ShiftLeft<4>(h))), hn::Set(di8, 32));
+      hn::StoreU(hn::Mul(hn::Set(d8, half_scalar(b.d)), hn::ConvertTo(d8, code)), d8, s + g);
     }
   }
 };
+
+// All codes of a block less their raise, or `less`, in order.
+template <class Block, int less = Codes<Block>::raise, int p = 0>
+HWY_INLINE void put_codes(const Block& block, int8_t* q) {
+  for (int64_t i = 0; i < 32; i += kBytes32) {
+    VB32 codes = Codes<Block>::template piece<p>(block, i);
+    if constexpr (less != 0) codes = hn::Sub(codes, hn::Set(db32, static_cast<uint8_t>(less)));
+    put32(codes, q + 32 * p + i);
+  }
+  if constexpr (32 * (p + 1) < Block::length) put_codes<Block, less, p + 1>(block, q);
+}

@@ -6,7 +6,7 @@ HWY_INLINE void for_each_vector(const Block& block, Body&& body) {
   using C = Codes<Block>;
   HWY_ALIGN int8_t codes[Block::length];
   HWY_ALIGN float scales[16], offsets[16];
-  C::codes(block, codes);
+  put_codes(block, codes);
   C::scales(block, scales, offsets);
   for (int64_t g = 0; g < Block::length / C::group; ++g) {
     const VF scale = hn::Set(df, scales[g]);
@@ -82,43 +82,4 @@ void plain_product(const void* blocks, const float* x, float* y, int64_t rows, i
     };
     rows_of_x(each, x, y + r, cols, length, x_rows, y_stride);
   }
-}
-
-template <class Block>
-void add_plain(BlockKernels& table) {
-  table.product[Block::type] = plain_product<Block>;
-}
-template <class Block>
-void add_vectorized(BlockKernels& table) {
-  table.dequantize[Block::type] = dequantize_row<Block>;
-  table.product[Block::type] = block_product<Block>;
-}
-
-BlockKernels make_block_table() {
-  BlockKernels table{};
-  add_vectorized<BlockQ4_0>(table);
-  add_vectorized<BlockQ4_1>(table);
-  add_vectorized<BlockQ5_0>(table);
-  add_vectorized<BlockQ5_1>(table);
-  add_vectorized<BlockQ8_0>(table);
-  add_vectorized<BlockQ2K>(table);
-  add_vectorized<BlockQ3K>(table);
-  add_vectorized<BlockQ4K>(table);
-  add_vectorized<BlockQ5K>(table);
-  add_vectorized<BlockQ6K>(table);
-  add_vectorized<BlockIq4Nl>(table);
-  add_vectorized<BlockIq4Xs>(table);
-  add_vectorized<BlockMxfp4>(table);
-  add_plain<BlockQ8_1>(table);
-  add_plain<BlockQ8K>(table);
-  add_plain<BlockIq1S>(table);
-  add_plain<BlockIq1M>(table);
-  add_plain<BlockIq2Xxs>(table);
-  add_plain<BlockIq2Xs>(table);
-  add_plain<BlockIq2S>(table);
-  add_plain<BlockIq3Xxs>(table);
-  add_plain<BlockIq3S>(table);
-  add_plain<BlockTq1_0>(table);
-  add_plain<BlockTq2_0>(table);
-  return table;
 }

@@ -13,6 +13,7 @@ const Kernels* kernels_neon();
 // Block kernels, in translation units of their own; scalar's are block_kernels_reference().
 BlockKernels kernels_avx2_blocks();
 BlockKernels kernels_avx512_blocks();
+BlockKernels kernels_avx512vnni_blocks();
 BlockKernels kernels_neon_blocks();
 
 }  // namespace qkv

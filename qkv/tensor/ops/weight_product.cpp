@@ -5,13 +5,14 @@
 #include "qkv/tensor/convert.h"
 #include "qkv/tensor/gemm.h"
 #include "qkv/tensor/ops/detail.h"
+#include "qkv/tensor/ops/row_streams.h"
 
 namespace qkv::ops::detail {
 namespace {
 
 // Up to this many rows a matrix x vector kernel per row beats a general product: the weight is read from
-// memory either way.
-constexpr int64_t kMatvecRows = 4;
+// memory either way, and of a type that the general product must widen first more often still.
+constexpr int64_t kMatvecRows = 4, kWidenedMatvecRows = 8;
 
 // A panel stays near this size, so that it is still in the cache when it is multiplied.
 constexpr int64_t kPanelBytes = int64_t{4} << 20;
@@ -63,8 +64,8 @@ void matvecs(const W* weight, const float* x, float* y, int64_t x_rows, int64_t 
 }  // namespace
 
 bool are_few_rows(int64_t rows, DType weight) {
-  if (block_type(weight)) return rows <= 2 * kMatvecRows;
-  return rows <= kMatvecRows && (weight == DType::f32 || weight == DType::bf16 || weight == DType::f16);
+  if (block_type(weight) || weight == DType::f16 || weight == DType::bf16) return rows <= kWidenedMatvecRows;
+  return rows <= kMatvecRows && weight == DType::f32;
 }
 
 Tensor few_rows_product(const Tensor& x, const Tensor& w) {
@@ -73,9 +74,8 @@ Tensor few_rows_product(const Tensor& x, const Tensor& w) {
   Tensor y = Tensor::empty({rows, n});
   const float* in = wide.data<float>();
   float* out = y.data<float>();
-  const int64_t grain = std::max<int64_t>(4, (1 << 15) / std::max<int64_t>(1, k) / 4 * 4);
-  parallel_for(n, grain, [&](int64_t begin, int64_t end) {
-    const int64_t count = end - begin;
+  const StoredRows stored = {n, static_cast<int64_t>(dtype_bytes(w.dtype(), static_cast<uint64_t>(k)))};
+  stream_rows({&stored, 1}, 4, [&](size_t, int64_t begin, int64_t count, int) {
     switch (w.dtype()) {
       case DType::f32:
         return matvecs(w.data<float>() + begin * k, in, out + begin, rows, n, count, k);

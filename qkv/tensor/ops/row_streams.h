@@ -1,0 +1,24 @@
+// How the rows of one or several matrices that lie in memory are read once, at the rate of the memory: by all threads, each
+// with several places of its share under way at a time, since a single stream does not fill the bus.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "qkv/core/parallel.h"
+
+namespace qkv::ops::detail {
+
+struct StoredRows {
+  int64_t rows;
+  int64_t row_bytes;
+};
+
+// Calls body(matrix, first, count, part) for disjoint ranges of rows that cover every matrix, in parallel. Threads get equal
+// shares of every matrix, in ranges that begin at multiples of `unit` rows; `part`, in [0, num_threads()), tells the ranges of
+// one thread from those of others. `body` must do with a row what it does whichever range the row comes in.
+void stream_rows(std::span<const StoredRows> matrices, int64_t unit,
+                 FunctionRef<void(size_t matrix, int64_t first, int64_t count, int part)> body);
+
+}  // namespace qkv::ops::detail
