@@ -77,9 +77,7 @@ struct QuantizeKernels {
   // i), norms[e] = sum of w[i] squares(e, i).
   void (*grid_products)(const float* wx, const float* w, const float* grid, const float* squares, int dims,
                         int entries, float* products, float* norms);
-  // The most that any entry lowers the error at a scale: scale (2 products[e] - scale norms[e]).
-  float (*grid_gain)(const float* products, const float* norms, int entries, float scale);
-  // The first entry that does.
+  // The first of the entries that lower the error most at a scale: by scale (2 products[e] - scale norms[e]).
   int (*grid_best)(const float* products, const float* norms, int entries, float scale);
 };
 

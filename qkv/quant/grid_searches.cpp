@@ -1,9 +1,11 @@
 // Blocks whose codes are indices into codebooks of 4 or 8 values: iq2_*, iq3_*, iq1_*.
 //
-// The error of a vector x at a scale s with entry g is sum w x^2 - (2 s sum w x g - s^2 sum w g^2). Neither
-// sum depends on the scale, so both are computed once per vector for all entries, and every scale after that
-// costs one pass over them: the search for the nearest entry is exact, also with weights. A group tries a
-// range of scales; the block's number and the groups' multiples of it then follow as in super_blocks.cpp.
+// The error of a vector x at a scale s with entry g is sum w x^2 - s (2 sum w x g - s sum w g^2). Neither sum
+// depends on the scale, so both are computed once per vector for all entries, and the best entry at a scale
+// is found exactly, also with weights, by one pass over them. What is in the brackets is a line in s: the
+// best entries over a range of scales are the upper envelope of all lines, which has few pieces. The entries
+// found at a few scales therefore stand for all of them in what follows: the choice of the block's number and
+// of the groups' multiples of it, as in super_blocks.cpp.
 #include <cstring>
 
 #include "qkv/quant/block_searches.h"
@@ -52,9 +54,8 @@ struct GridRule<BlockIq3S> {
 };
 
 // Scales to try, as parts of the one that maps the largest value to the largest level.
-constexpr std::array<float, 14> kMagnitudeScales = {0.55f, 0.65f, 0.72f, 0.78f, 0.84f, 0.9f,  0.95f,
-                                                    1.0f,  1.05f, 1.1f,  1.17f, 1.25f, 1.35f, 1.5f};
-constexpr std::array<float, 7> kTernaryScales = {0.25f, 0.32f, 0.39f, 0.47f, 0.57f, 0.72f, 0.95f};
+constexpr std::array<float, 9> kMagnitudeScales = {0.58f, 0.7f, 0.8f, 0.9f, 0.98f, 1.07f, 1.18f, 1.32f, 1.5f};
+constexpr std::array<float, 6> kTernaryScales = {0.25f, 0.34f, 0.44f, 0.56f, 0.73f, 0.97f};
 
 // What a block writes, group by group and vector by vector.
 struct GridChoice {
@@ -66,35 +67,35 @@ struct GridChoice {
   std::array<double, 16> product{}, norm{};  // of groups: sums over the vectors' entries
 };
 
-// One block. `variants` grids compete within each `shared` vectors (iq1's shifts). Products with all entries
-// are made for a group at a time and stay in the nearer caches.
+// One block. Several grids compete within each `shared` vectors (iq1's shifts).
 class GridBlock {
  public:
   GridBlock(const std::vector<SearchGrid>& grids, int group, int shared, int most_code, float factor)
       : grids_(grids),
         dims_(grids[0].dims),
         entries_(grids[0].entries),
-        variants_(static_cast<int>(grids.size())),
         group_(group),
-        vectors_(group / dims_),
         groups_(256 / group),
         shared_(shared),
         most_code_(most_code),
         factor_(factor),
-        products_(static_cast<size_t>(variants_) * static_cast<size_t>(vectors_) *
-                  static_cast<size_t>(entries_)),
-        norms_(products_.size()) {}
+        products_(static_cast<size_t>(entries_)),
+        norms_(products_.size()),
+        found_(grids.size() * static_cast<size_t>(256 / dims_)) {}
 
   // x (256) as magnitudes or plain values, w (256).
   template <size_t count>
   GridChoice search(const float* x, const float* w, const std::array<float, count>& parts, float largest) {
+    static_assert(count <= kMostFound);
     std::array<float, 16> wanted{};
     float most = 0;
     for (int g = 0; g < groups_; ++g) {
       float extreme = 0;
       for (int i = 0; i < group_; ++i) extreme = std::max(extreme, std::abs(x[g * group_ + i]));
-      prepare(x, w, g);
-      wanted[static_cast<size_t>(g)] = best_scale(extreme / largest, parts);
+      std::array<float, count> scales;
+      for (size_t k = 0; k < count; ++k) scales[k] = std::max(extreme, 1e-15f) / largest * parts[k];
+      find_entries(x, w, g, scales.data(), count);
+      if (extreme > 1e-15f) wanted[static_cast<size_t>(g)] = best_scale(g, scales.data(), count);
       most = std::max(most, wanted[static_cast<size_t>(g)]);
     }
     GridChoice best;
@@ -104,106 +105,134 @@ class GridBlock {
       const float code = wanted[static_cast<size_t>(g)] / (best.d * factor_) - 0.5f;
       best.code[static_cast<size_t>(g)] = nearest_int(std::clamp(code, 0.0f, static_cast<float>(most_code_)));
     }
-    choose_codes(best, x, w);
-    // The block's number that suits these codes and entries.
-    double product = 0, norm = 0;
-    for (size_t g = 0; g < static_cast<size_t>(groups_); ++g) {
-      const double multiple = static_cast<double>(factor_) * (best.code[g] + 0.5);
-      product += multiple * best.product[g];
-      norm += multiple * multiple * best.norm[g];
-    }
-    GridChoice next = best;
-    next.d = norm > 0 ? rounded_to_f16(static_cast<float>(product / norm)) : 0.0f;
-    if (!(next.d > 0) || next.d == best.d) return best;
-    choose_codes(next, x, w);
-    return next.gain > best.gain ? next : best;
-  }
-
- private:
-  size_t place(int variant, int vector) const {
-    return (static_cast<size_t>(variant) * static_cast<size_t>(vectors_) + static_cast<size_t>(vector)) *
-           static_cast<size_t>(entries_);
-  }
-
-  void prepare(const float* x, const float* w, int group) {
-    float wx[32];
-    for (int i = 0; i < group_; ++i) wx[i] = w[group * group_ + i] * x[group * group_ + i];
-    for (int v = 0; v < variants_; ++v) {
-      const SearchGrid& grid = grids_[static_cast<size_t>(v)];
-      for (int i = 0; i < vectors_; ++i) {
-        k_.grid_products(wx + i * dims_, w + group * group_ + i * dims_, grid.values.data(),
-                         grid.squares.data(), dims_, entries_, &products_[place(v, i)], &norms_[place(v, i)]);
+    choose_codes(best);
+    for (int round = 0; round < kRounds; ++round) {
+      // The block's number that suits these codes and entries.
+      double product = 0, norm = 0;
+      for (size_t g = 0; g < static_cast<size_t>(groups_); ++g) {
+        const double multiple = static_cast<double>(factor_) * (best.code[g] + 0.5);
+        product += multiple * best.product[g];
+        norm += multiple * multiple * best.norm[g];
       }
-    }
-  }
-
-  // By how much `shared_` vectors from `first` on lower the error at a scale, and with which variant.
-  float gain_of(int first, float scale, int& variant) const {
-    float best = 0;
-    for (int v = 0; v < variants_; ++v) {
-      float gain = 0;
-      for (int i = first; i < first + shared_; ++i) {
-        gain += k_.grid_gain(&products_[place(v, i)], &norms_[place(v, i)], entries_, scale);
-      }
-      if (v == 0 || gain > best) {
-        best = gain;
-        variant = v;
-      }
+      GridChoice next = best;
+      next.d = norm > 0 ? rounded_to_f16(static_cast<float>(product / norm)) : 0.0f;
+      if (!(next.d > 0)) break;
+      choose_codes(next);
+      if (!(next.gain > best.gain)) break;
+      best = next;
     }
     return best;
   }
-  float group_gain(float scale) const {
-    float gain = 0;
-    int variant = 0;
-    for (int i = 0; i < vectors_; i += shared_) gain += gain_of(i, scale, variant);
-    return gain;
+
+ private:
+  static constexpr size_t kMostFound = 9;
+  static constexpr int kRounds = 3;
+  // An entry that is the best of its vector at some scale.
+  struct Entry {
+    int index;
+    float product, norm;
+  };
+  struct Found {
+    size_t count = 0;
+    std::array<Entry, kMostFound> entries;
+    const Entry& best(float scale) const {
+      size_t at = 0;
+      for (size_t i = 1; i < count; ++i) {
+        if (gain(i, scale) > gain(at, scale)) at = i;
+      }
+      return entries[at];
+    }
+    float gain(size_t i, float scale) const {
+      return scale * (2 * entries[i].product - scale * entries[i].norm);
+    }
+  };
+
+  Found& found(size_t variant, int vector) {
+    return found_[variant * static_cast<size_t>(256 / dims_) + static_cast<size_t>(vector)];
+  }
+  const Found& found(size_t variant, int vector) const {
+    return found_[variant * static_cast<size_t>(256 / dims_) + static_cast<size_t>(vector)];
   }
 
-  // found(vector, variant, entry): the best entry of every vector of the group at a scale.
-  template <class Found>
-  void for_entries(float scale, Found&& found) const {
-    for (int first = 0; first < vectors_; first += shared_) {
-      int variant = 0;
-      if (variants_ > 1) gain_of(first, scale, variant);
-      for (int i = first; i < first + shared_; ++i) {
-        found(i, variant,
-              k_.grid_best(&products_[place(variant, i)], &norms_[place(variant, i)], entries_, scale));
+  // The best entries of the group's vectors at each of the scales.
+  void find_entries(const float* x, const float* w, int group, const float* scales, size_t count) {
+    float wx[32];
+    for (int i = 0; i < group_; ++i) wx[i] = w[group * group_ + i] * x[group * group_ + i];
+    for (size_t variant = 0; variant < grids_.size(); ++variant) {
+      const SearchGrid& grid = grids_[variant];
+      for (int i = 0; i < group_; i += dims_) {
+        k_.grid_products(wx + i, w + group * group_ + i, grid.values.data(), grid.squares.data(), dims_,
+                         entries_, products_.data(), norms_.data());
+        Found& list = found(variant, (group * group_ + i) / dims_);
+        list.count = 0;
+        for (size_t k = 0; k < count; ++k) {
+          const int index = k_.grid_best(products_.data(), norms_.data(), entries_, scales[k]);
+          if (list.count > 0 && list.entries[list.count - 1].index == index) continue;
+          const auto at = static_cast<size_t>(index);
+          list.entries[list.count++] = {index, products_[at], norms_[at]};
+        }
       }
     }
   }
 
-  template <size_t count>
-  float best_scale(float unit, const std::array<float, count>& parts) const {
-    if (!(unit > 1e-15f)) return 0;
+  // take(vector, variant, entry): the best entry of every vector of the group at a scale. Returns by how much
+  // they lower the error.
+  template <class Take>
+  float for_entries(int group, float scale, Take&& take) const {
+    const int vectors = group_ / dims_;
+    float sum = 0;
+    for (int first = group * vectors; first < (group + 1) * vectors; first += shared_) {
+      size_t chosen = 0;
+      float best_gain = 0;
+      for (size_t variant = 0; variant < grids_.size(); ++variant) {
+        float gain = 0;
+        for (int i = first; i < first + shared_; ++i) {
+          const Entry& entry = found(variant, i).best(scale);
+          gain += scale * (2 * entry.product - scale * entry.norm);
+        }
+        if (variant == 0 || gain > best_gain) {
+          best_gain = gain;
+          chosen = variant;
+        }
+      }
+      sum += best_gain;
+      for (int i = first; i < first + shared_; ++i) take(i, chosen, found(chosen, i).best(scale));
+    }
+    return sum;
+  }
+  float group_gain(int group, float scale) const {
+    return for_entries(group, scale, [](int, size_t, const Entry&) {});
+  }
+
+  float best_scale(int group, const float* scales, size_t count) const {
     float best = 0, best_gain = 0;
-    for (const float part : parts) {
-      const float gain = group_gain(unit * part);
+    for (size_t k = 0; k < count; ++k) {
+      const float gain = group_gain(group, scales[k]);
       if (gain > best_gain) {
         best_gain = gain;
-        best = unit * part;
+        best = scales[k];
       }
     }
     if (best == 0) return 0;
     double product = 0, norm = 0;
-    for_entries(best, [&](int vector, int variant, int entry) {
-      product += static_cast<double>(products_[place(variant, vector) + static_cast<size_t>(entry)]);
-      norm += static_cast<double>(norms_[place(variant, vector) + static_cast<size_t>(entry)]);
+    for_entries(group, best, [&](int, size_t, const Entry& entry) {
+      product += static_cast<double>(entry.product);
+      norm += static_cast<double>(entry.norm);
     });
     return norm > 0 && product > 0 ? static_cast<float>(product / norm) : best;
   }
 
-  // Of every group the best multiple at most one off, with its entries.
-  void choose_codes(GridChoice& choice, const float* x, const float* w) {
+  // Of every group the best multiple at most two off, with its entries.
+  void choose_codes(GridChoice& choice) const {
     choice.gain = 0;
     for (int g = 0; g < groups_; ++g) {
-      prepare(x, w, g);
       const auto scale_of = [&](int code) { return choice.d * factor_ * (static_cast<float>(code) + 0.5f); };
       const int near = choice.code[static_cast<size_t>(g)];
       float best_gain = -1e38f;
       int best = near;
-      for (const int code : {near, near - 1, near + 1}) {
+      for (const int code : {near, near - 1, near + 1, near - 2, near + 2}) {
         if (code < 0 || code > most_code_) continue;
-        const float gain = group_gain(scale_of(code));
+        const float gain = group_gain(g, scale_of(code));
         if (gain > best_gain) {
           best_gain = gain;
           best = code;
@@ -212,12 +241,11 @@ class GridBlock {
       choice.code[static_cast<size_t>(g)] = best;
       choice.gain += best_gain;
       double product = 0, norm = 0;
-      for_entries(scale_of(best), [&](int vector, int variant, int entry) {
-        const auto at = static_cast<size_t>(g * vectors_ + vector);
-        choice.index[at] = entry;
-        if (variants_ > 1) choice.down[at] = variant == 1;
-        product += static_cast<double>(products_[place(variant, vector) + static_cast<size_t>(entry)]);
-        norm += static_cast<double>(norms_[place(variant, vector) + static_cast<size_t>(entry)]);
+      for_entries(g, scale_of(best), [&](int vector, size_t variant, const Entry& entry) {
+        choice.index[static_cast<size_t>(vector)] = entry.index;
+        if (grids_.size() > 1) choice.down[static_cast<size_t>(vector)] = variant == 1;
+        product += static_cast<double>(entry.product);
+        norm += static_cast<double>(entry.norm);
       });
       choice.product[static_cast<size_t>(g)] = product;
       choice.norm[static_cast<size_t>(g)] = norm;
@@ -226,9 +254,10 @@ class GridBlock {
 
   const QuantizeKernels& k_ = quantize_kernels();
   const std::vector<SearchGrid>& grids_;
-  int dims_, entries_, variants_, group_, vectors_, groups_, shared_, most_code_;
+  int dims_, entries_, group_, groups_, shared_, most_code_;
   float factor_;
-  std::vector<float> products_, norms_;  // (variants, vectors of a group, entries)
+  std::vector<float> products_, norms_;  // (entries): of the vector at hand
+  std::vector<Found> found_;             // (variants, vectors)
 };
 
 // Eight signs; with `even` their number is made even by turning the value that costs least.

@@ -229,13 +229,14 @@ TEST(QuantizeKernels, CodebookSearchesAreExact) {
     EXPECT_EQ(products, expected_products);
     EXPECT_EQ(norms, expected_norms);
     for (const float scale : {0.1f, 0.5f, 2.0f}) {
-      const float gain = k.grid_gain(products.data(), norms.data(), entries, scale);
       const auto best = static_cast<size_t>(k.grid_best(products.data(), norms.data(), entries, scale));
-      EXPECT_EQ(gain, scalar.grid_gain(products.data(), norms.data(), entries, scale));
-      EXPECT_EQ(best, static_cast<size_t>(scalar.grid_best(products.data(), norms.data(), entries, scale)));
-      const auto gain_of = [&](size_t e) { return 2 * scale * products[e] - scale * scale * norms[e]; };
-      for (size_t e = 0; e < entries; ++e) EXPECT_LE(gain_of(e), gain_of(best));
-      EXPECT_EQ(gain, gain_of(best));
+      const auto gain_of = [&](size_t e) { return 2.0f * products[e] - scale * norms[e]; };
+      for (size_t e = 0; e < entries; ++e) {
+        EXPECT_LE(gain_of(e), gain_of(best));
+        if (e < best) {
+          EXPECT_LT(gain_of(e), gain_of(best)) << "not the first";
+        }
+      }
     }
   }
 }

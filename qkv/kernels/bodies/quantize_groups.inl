@@ -382,24 +382,20 @@ void grid_products(const float* wx, const float* w, const float* grid, const flo
   }
 }
 
-float grid_gain(const float* products, const float* norms, int entries, float scale) {
-  const VF s = hn::Set(df, scale), twice = hn::Set(df, 2 * scale), square = hn::Mul(s, s);
-  VF best = hn::Set(df, -1e38f);
-  for (int64_t e = 0; e < entries; e += kLanes) {
-    best = hn::Max(best, hn::Sub(hn::Mul(twice, load(products + e)), hn::Mul(square, load(norms + e))));
-  }
-  return hn::GetLane(hn::MaxOfLanes(df, best));
-}
-
 int grid_best(const float* products, const float* norms, int entries, float scale) {
-  const VF s = hn::Set(df, scale), twice = hn::Set(df, 2 * scale), square = hn::Mul(s, s);
-  const VF best = hn::Set(df, grid_gain(products, norms, entries, scale));
+  const VF twice = hn::Set(df, 2.0f), s = hn::Set(df, scale), step = hn::Set(df, static_cast<float>(kLanes));
+  VF best = hn::Set(df, -3e38f), best_index = hn::Zero(df), index = hn::Iota(df, 0);
   for (int64_t e = 0; e < entries; e += kLanes) {
-    const VF gain = hn::Sub(hn::Mul(twice, load(products + e)), hn::Mul(square, load(norms + e)));
-    const intptr_t lane = hn::FindFirstTrue(df, hn::Ge(gain, best));
-    if (lane >= 0) return static_cast<int>(e + lane);
+    const VF gain = hn::Sub(hn::Mul(twice, load(products + e)), hn::Mul(s, load(norms + e)));
+    const auto better = hn::Gt(gain, best);
+    best = hn::IfThenElse(better, gain, best);
+    best_index = hn::IfThenElse(better, index, best_index);
+    index = hn::Add(index, step);
   }
-  return 0;
+  // Of lanes with the same gain the one that was there first.
+  const VF most = hn::MaxOfLanes(df, best);
+  return static_cast<int>(
+      hn::GetLane(hn::MinOfLanes(df, hn::IfThenElse(hn::Ge(best, most), best_index, hn::Set(df, 1e9f)))));
 }
 
 QuantizeKernels make_quantize_table() {
@@ -412,7 +408,6 @@ QuantizeKernels make_quantize_table() {
   table.encode_scale = encode_scale;
   table.nearest_f16 = nearest_f16;
   table.grid_products = grid_products;
-  table.grid_gain = grid_gain;
   table.grid_best = grid_best;
   return table;
 }
