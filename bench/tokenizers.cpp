@@ -1,7 +1,8 @@
-// Encoding a text with one thread, from a fresh tokenizer's first round to the last. One JSON line: tokens, a hash of the ids
-// (FNV-1a over 32-bit words), seconds of each round.
+// Encoding a text with one thread, from a fresh tokenizer's first round to the last. One JSON line: tokens, a
+// hash of the ids (FNV-1a over 32-bit words), seconds of each round.
 //   bench_tokenizers TOKENIZER TEXT [ROUNDS]
-//   bench_tokenizers TOKENIZER --save FOLDER     writes it as tokenizer.json, for peers that read nothing else
+//   bench_tokenizers TOKENIZER --save FOLDER     writes it as tokenizer.json, for peers that read nothing
+//   else
 // scripts/bench-tokenizers runs it beside its peers.
 #include <chrono>
 #include <cstdlib>

@@ -30,7 +30,8 @@ void add_convert(CLI::App& app) {
                         "Make all floating-point weights f32, bf16 or f16, quantized ones included (default: "
                         "as they are, exactly)");
   verb->footer(
-      "Examples:\n  qkv convert my-model my-model.gguf\n  qkv convert model.gguf my-model --dtype bf16\n  qkv convert my-model small.qkv --lossless");
+      "Examples:\n  qkv convert my-model my-model.gguf\n  qkv convert model.gguf my-model --dtype bf16\n  "
+      "qkv convert my-model small.qkv --lossless");
   verb->callback([command] { convert(*command); });
 }
 

@@ -169,7 +169,8 @@ void add_decode_command(CLI::App& app) {
 }  // namespace
 
 void add_tokenizer(CLI::App& app) {
-  CLI::App* verb = app.add_subcommand("tokenizer", "Train a vocabulary, encode, decode, verify, apply chat templates");
+  CLI::App* verb =
+      app.add_subcommand("tokenizer", "Train a vocabulary, encode, decode, verify, apply chat templates");
   verb->require_subcommand(1, 1);
   verb->footer("Example:\n  qkv tokenizer train tales/train.txt --out my-tokenizer --vocab-size 4096");
   add_train_command(*verb);

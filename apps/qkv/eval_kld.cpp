@@ -128,18 +128,7 @@ void add_eval_kld(CLI::App& eval) {
   command->add_option("model", arguments->model, "model to measure")->required();
   command->add_option("--reference", arguments->reference, "model it should be like")->required();
   command->add_option("--text", arguments->text, "UTF-8 text file; - for standard input")->required();
-  command
-      ->add_option("--context", arguments->options.context,
-                   "tokens per window, at most the models' positions")
-      ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--stride", arguments->options.stride,
-                   "tokens from one window to the next; 0: side by side")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--max-windows", arguments->options.max_windows, "at most this many windows; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--batch-tokens", arguments->options.batch_tokens, "tokens per forward pass")
-      ->check(CLI::PositiveNumber);
+  add_window_options(*command, arguments->options);
   command->add_option("--dtype", arguments->dtype, "of activations: f32 or bf16");
   command->add_option("--max-kld", arguments->max_kld, "largest mean that passes; 0: any")
       ->check(CLI::NonNegativeNumber);

@@ -61,6 +61,17 @@ void run_ppl(const PplArguments& arguments) {
 
 }  // namespace
 
+void add_window_options(CLI::App& command, WindowOptions& options) {
+  command.add_option("--context", options.context, "tokens per window, at most the model's positions")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--stride", options.stride, "tokens from one window to the next; 0: side by side")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--max-windows", options.max_windows, "at most this many windows; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--batch-tokens", options.batch_tokens, "tokens per forward pass")
+      ->check(CLI::PositiveNumber);
+}
+
 void add_eval_ppl(CLI::App& eval) {
   auto arguments = std::make_shared<PplArguments>();
   CLI::App* command = eval.add_subcommand("ppl", "Perplexity of a text");
@@ -71,18 +82,7 @@ void add_eval_ppl(CLI::App& eval) {
       "every token counts once, as Hugging Face's guide measures.");
   command->add_option("model", arguments->model, "model to measure")->required();
   command->add_option("text", arguments->text, "UTF-8 text file; - for standard input")->required();
-  command
-      ->add_option("--context", arguments->options.context,
-                   "tokens per window, at most the model's positions")
-      ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--stride", arguments->options.stride,
-                   "tokens from one window to the next; 0: side by side")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--max-windows", arguments->options.max_windows, "at most this many windows; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--batch-tokens", arguments->options.batch_tokens, "tokens per forward pass")
-      ->check(CLI::PositiveNumber);
+  add_window_options(*command, arguments->options);
   command->add_option("--dtype", arguments->dtype, "of activations: f32 or bf16");
   command->add_flag("--json", arguments->json, "print the result as JSON");
   command->callback([arguments] { run_ppl(*arguments); });

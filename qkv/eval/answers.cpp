@@ -48,12 +48,13 @@ std::vector<AnswerQuestion> read_questions(const std::string& path, int64_t limi
   require(!all.empty(), "{}: expected questions, found none", path);
   if (limit <= 0 || limit >= static_cast<int64_t>(all.size())) return all;
   std::vector<AnswerQuestion> chosen;
-  for (int64_t i = 0; i < limit; ++i) chosen.push_back(std::move(all[static_cast<size_t>(i * static_cast<int64_t>(all.size()) / limit)]));
+  for (int64_t i = 0; i < limit; ++i)
+    chosen.push_back(std::move(all[static_cast<size_t>(i * static_cast<int64_t>(all.size()) / limit)]));
   return chosen;
 }
 
-AnswerReport score_answers(const Bundle& bundle, const std::vector<AnswerQuestion>& questions, int64_t max_new_tokens,
-                           const std::function<void(int64_t)>& progress) {
+AnswerReport score_answers(const Bundle& bundle, const std::vector<AnswerQuestion>& questions,
+                           int64_t max_new_tokens, const std::function<void(int64_t)>& progress) {
   require(bundle.tokenizer != nullptr, "{}: answering questions needs a tokenizer", bundle.path);
   EngineOptions options;
   options.max_sequences = kBatch;

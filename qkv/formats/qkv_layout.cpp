@@ -224,8 +224,9 @@ class DirectoryReader {
         if (codec->name == kRawCodec && chunk.encoded_bytes != raw)
           fail("{}: expected {} bytes, found {}", subject(), raw, chunk.encoded_bytes);
         if (chunk.encoded_bytes < raw / codec->largest_expansion)
-          fail("{}: expected at least {} bytes, as the codec '{}' makes at most {} of one, found {}", subject(),
-               raw / codec->largest_expansion, codec->name, codec->largest_expansion, chunk.encoded_bytes);
+          fail("{}: expected at least {} bytes, as the codec '{}' makes at most {} of one, found {}",
+               subject(), raw / codec->largest_expansion, codec->name, codec->largest_expansion,
+               chunk.encoded_bytes);
       }
       offset += chunk.encoded_bytes;
       record.chunks.push_back(chunk);

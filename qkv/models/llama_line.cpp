@@ -68,6 +68,18 @@ std::vector<WeightRow> qwen_table(const DecoderConfig& config) {
   return llama_line_table(config, false);
 }
 
+std::vector<WeightRow> with_mixtral_names(std::vector<WeightRow> rows) {
+  for (WeightRow& row : rows) {
+    if (row.name == "blocks.{}.mlp.router") row.hf = "model.layers.{}.block_sparse_moe.gate";
+    if (row.name == "blocks.{}.mlp.experts.{}.gate")
+      row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w1";
+    if (row.name == "blocks.{}.mlp.experts.{}.down")
+      row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w2";
+    if (row.name == "blocks.{}.mlp.experts.{}.up") row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w3";
+  }
+  return rows;
+}
+
 Json llama_line_from_gguf(const GgufKeys& keys, const char* model_type, const char* hf_class) {
   Json config = keys.sizes(model_type, hf_class);
   if (keys.has("attention.layer_norm_rms_epsilon"))

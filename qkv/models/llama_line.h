@@ -20,6 +20,9 @@ std::vector<WeightRow> llama_line_table(const DecoderConfig& config, bool turned
 std::vector<WeightRow> llama_table(const DecoderConfig& config);  // turned
 std::vector<WeightRow> qwen_table(const DecoderConfig& config);   // as it is
 
+// The router and experts renamed to how Mixtral calls them: block_sparse_moe.gate, .experts.{}.w1, .w2, .w3.
+std::vector<WeightRow> with_mixtral_names(std::vector<WeightRow> rows);
+
 // The common keys of a GGUF file of this line.
 Json llama_line_from_gguf(const GgufKeys& keys, const char* model_type, const char* hf_class);
 

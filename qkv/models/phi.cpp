@@ -137,16 +137,7 @@ DecoderConfig phimoe_config(const JsonView& config) {
 }
 
 std::vector<WeightRow> phimoe_table(const DecoderConfig& config) {
-  std::vector<WeightRow> rows = qwen_table(config);
-  for (WeightRow& row : rows) {
-    if (row.name == "blocks.{}.mlp.router") row.hf = "model.layers.{}.block_sparse_moe.gate";
-    if (row.name == "blocks.{}.mlp.experts.{}.gate")
-      row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w1";
-    if (row.name == "blocks.{}.mlp.experts.{}.down")
-      row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w2";
-    if (row.name == "blocks.{}.mlp.experts.{}.up") row.hf = "model.layers.{}.block_sparse_moe.experts.{}.w3";
-  }
-  return rows;
+  return with_mixtral_names(qwen_table(config));
 }
 
 Json phimoe_from_gguf(const Metadata& metadata, const Checkpoint& checkpoint) {

@@ -13,9 +13,9 @@ namespace {
 
 // One line per family. A GGUF name that several rows share is offered to them in this order.
 constexpr std::span<const Architecture> (*kFamilies[])() = {
-    llama_architectures, llama_expert_architectures, gemma_architectures,    phi_architectures,
-    gpt2_architectures,  gpt_neox_architectures,     gptj_architectures,     falcon_architectures,
-    bloom_architectures, mpt_architectures,          opt_architectures,      deepseek_architectures,
+    llama_architectures, llama_expert_architectures, gemma_architectures, phi_architectures,
+    gpt2_architectures,  gpt_neox_architectures,     gptj_architectures,  falcon_architectures,
+    bloom_architectures, mpt_architectures,          opt_architectures,   deepseek_architectures,
     bert_architectures,  mamba_architectures,
 };
 

@@ -66,23 +66,10 @@ void PieceDecoder::add(const Json& json, const std::string& where, int depth) {
         view.string_or("prepend_scheme", view.boolean_or("add_prefix_space", true) ? "always" : "never");
     if (scheme != "never") join_.strips_leading_space = true;
   } else if (type == "Replace") {
-    const Json* pattern = view.find("pattern");
-    const Json* text =
-        pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
-    const std::string form = text ? pattern->begin().key() : "";
-    require(text && text->is_string() && (form == "Regex" || form == "String"),
-            "{}: Replace: expected a pattern {{\"Regex\": ...}} or {{\"String\": ...}}", where);
-    const std::string wanted = text->get<std::string>(), content = view.string("content");
-    require(!wanted.empty(), "{}: Replace: expected a pattern, found an empty string", where);
-    if (form == "String") {
-      steps_.push_back([wanted, content](std::string token) { return replace_all(token, wanted, content); });
-    } else {
-      const auto regex = std::make_shared<const Regex>(wanted, where);
-      steps_.push_back([regex, content](std::string token) {
-        Regex::Scratch scratch;
-        return replace_matches(token, *regex, content, scratch);
-      });
-    }
+    steps_.push_back([rule = ReplaceRule(view, where)](std::string token) {
+      Regex::Scratch scratch;
+      return rule.apply(token, scratch);
+    });
   } else if (type == "Strip") {
     add_strip(view, where);
   } else if (type == "BPEDecoder") {

@@ -136,24 +136,9 @@ void Normalizer::add(const Json& json, const std::string& where, int depth) {
     steps_.push_back(
         [left, right](std::string_view text, Regex::Scratch&) { return strip(text, left, right); });
   } else if (type == "Replace") {
-    const Json* pattern = view.find("pattern");
-    const Json* text =
-        pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
-    const std::string form = text ? pattern->begin().key() : "";
-    require(text && text->is_string() && (form == "Regex" || form == "String"),
-            "{}: Replace: expected a pattern {{\"Regex\": ...}} or {{\"String\": ...}}", where);
-    const std::string wanted = text->get<std::string>(), content = view.string("content");
-    require(!wanted.empty(), "{}: Replace: expected a pattern, found an empty string", where);
-    if (form == "String") {
-      steps_.push_back([wanted, content](std::string_view input, Regex::Scratch&) {
-        return replace_all(input, wanted, content);
-      });
-    } else {
-      const auto regex = std::make_shared<const Regex>(wanted, where);
-      steps_.push_back([regex, content](std::string_view input, Regex::Scratch& scratch) {
-        return replace_matches(input, *regex, content, scratch);
-      });
-    }
+    steps_.push_back([rule = ReplaceRule(view, where)](std::string_view input, Regex::Scratch& scratch) {
+      return rule.apply(input, scratch);
+    });
   } else if (type == "Precompiled") {
     if (!view.has("precompiled_charsmap")) return;  // no rules
     const auto blob = decode_base64(view.string("precompiled_charsmap"));

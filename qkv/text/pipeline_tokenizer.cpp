@@ -294,7 +294,8 @@ void PipelineTokenizer::encode_text(std::string_view text, const EncodeOptions& 
     }
     at_start = false;
   };
-  // Normalizing moves bytes, so a run that is plain anywhere is plain as a whole to tokens of normalized text.
+  // Normalizing moves bytes, so a run that is plain anywhere is plain as a whole to tokens of normalized
+  // text.
   const auto parses = [&](std::string_view run) {
     const auto begin = static_cast<size_t>(run.data() - text.data());
     return options.parse_special && !overlaps(options.plain, begin, begin + run.size());

@@ -107,4 +107,7 @@ TokenizerParts parse_wordpiece_vocabulary(std::string_view text, const std::stri
 // The pre_tokenizer JSON of a byte-level vocabulary whose words are cut by `pattern`.
 std::string byte_level_pretokenizer(std::string_view pattern);
 
+// As "added_tokens" of a tokenizer.json, in the order given.
+Json added_tokens_json(const std::vector<AddedToken>& added);
+
 }  // namespace qkv

@@ -1,5 +1,9 @@
 #include "qkv/text/replace.h"
 
+#include <nlohmann/json.hpp>
+
+#include "qkv/core/error.h"
+
 #include "qkv/core/utf8.h"
 
 namespace qkv {
@@ -33,6 +37,23 @@ std::string replace_matches(std::string_view text, const Regex& regex, std::stri
   }
   out += text.substr(done);
   return out;
+}
+
+ReplaceRule::ReplaceRule(const JsonView& view, const std::string& where) {
+  const Json* pattern = view.find("pattern");
+  const Json* text =
+      pattern && pattern->is_object() && pattern->size() == 1 ? &pattern->begin().value() : nullptr;
+  const std::string form = text ? pattern->begin().key() : "";
+  require(text && text->is_string() && (form == "Regex" || form == "String"),
+          "{}: Replace: expected a pattern {{\"Regex\": ...}} or {{\"String\": ...}}", where);
+  wanted_ = text->get<std::string>();
+  content_ = view.string("content");
+  require(!wanted_.empty(), "{}: Replace: expected a pattern, found an empty string", where);
+  if (form == "Regex") regex_ = std::make_shared<const Regex>(wanted_, where);
+}
+
+std::string ReplaceRule::apply(std::string_view text, Regex::Scratch& scratch) const {
+  return regex_ ? replace_matches(text, *regex_, content_, scratch) : replace_all(text, wanted_, content_);
 }
 
 }  // namespace qkv

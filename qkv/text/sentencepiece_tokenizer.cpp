@@ -239,21 +239,22 @@ void SentencePieceTokenizer::encode_text(std::string_view text, const EncodeOpti
                                          std::vector<int32_t>& ids) const {
   const ScratchPool<Caches>::Lease caches(caches_);
   bool at_start = true;
-  matcher_.split(text, {options.parse_special, options.plain}, [&](std::string_view part, std::optional<int32_t> id) {
-    if (id) {
-      ids.push_back(*id);
-      at_start = prefix_every_part_;
-      return;
-    }
-    for_each_utf8_run(part, [&](std::string_view run, bool valid) {
-      if (!valid && byte_ids_[static_cast<uint8_t>(run[0])] >= 0) {
-        for (const char byte : run) ids.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
-      } else {
-        encode_run(run, at_start, *caches, ids);
-      }
-      at_start = false;
-    });
-  });
+  matcher_.split(text, {options.parse_special, options.plain},
+                 [&](std::string_view part, std::optional<int32_t> id) {
+                   if (id) {
+                     ids.push_back(*id);
+                     at_start = prefix_every_part_;
+                     return;
+                   }
+                   for_each_utf8_run(part, [&](std::string_view run, bool valid) {
+                     if (!valid && byte_ids_[static_cast<uint8_t>(run[0])] >= 0) {
+                       for (const char byte : run) ids.push_back(byte_ids_[static_cast<uint8_t>(byte)]);
+                     } else {
+                       encode_run(run, at_start, *caches, ids);
+                     }
+                     at_start = false;
+                   });
+                 });
 }
 
 bool SentencePieceTokenizer::has_json() const {

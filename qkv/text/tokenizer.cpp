@@ -144,7 +144,8 @@ TokenizerFiles Tokenizer::files() const {
   config["add_eos_token"] = eos_ && !suffix_.empty() && suffix_.back() == *eos_;
   if (chat_template_ && !named_templates_.empty()) {
     Json list = Json::array({{{"name", "default"}, {"template", *chat_template_}}});
-    for (const auto& [name, source] : named_templates_) list.push_back({{"name", name}, {"template", source}});
+    for (const auto& [name, source] : named_templates_)
+      list.push_back({{"name", name}, {"template", source}});
     config["chat_template"] = std::move(list);
   } else if (chat_template_) {
     config["chat_template"] = *chat_template_;

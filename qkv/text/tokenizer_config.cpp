@@ -64,7 +64,8 @@ void read_chat_template(const JsonView& view, TokenizerConfig& config) {
   // Without one of that name the first is the default.
   if (value->empty()) return;
   const std::string first = value->front()["name"].get<std::string>();
-  const auto found = config.named_templates.find(config.named_templates.count("default") > 0 ? "default" : first);
+  const auto found =
+      config.named_templates.find(config.named_templates.count("default") > 0 ? "default" : first);
   config.chat_template = found->second;
   config.named_templates.erase(found);
 }
@@ -148,7 +149,8 @@ TokenizerConfig read_tokenizer_config(const TokenizerFileSource& files) {
   const std::filesystem::path more = "additional_chat_templates";
   for (const std::string& name : files.names()) {
     const std::filesystem::path path = name;
-    if (path.parent_path() == more && path.extension() == ".jinja") config.named_templates[path.stem().string()] = files.read(name);
+    if (path.parent_path() == more && path.extension() == ".jinja")
+      config.named_templates[path.stem().string()] = files.read(name);
   }
   return config;
 }

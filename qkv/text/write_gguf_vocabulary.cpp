@@ -273,20 +273,6 @@ void write_parts(VocabularyWriter& writer, const TokenizerParts& parts) {
 
 // ---- what the keys cannot say ----
 
-Json added_tokens_json(const std::vector<AddedToken>& added) {
-  Json list = Json::array();
-  for (const auto& token : added) {
-    list.push_back({{"id", token.id},
-                    {"content", token.content},
-                    {"single_word", token.single_word},
-                    {"lstrip", token.lstrip},
-                    {"rstrip", token.rstrip},
-                    {"normalized", token.normalized},
-                    {"special", token.special}});
-  }
-  return list;
-}
-
 std::vector<AddedToken> added_by_id(const Tokenizer& tokenizer) {
   if (const auto* piece = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer))
     return all_added_tokens(*piece);

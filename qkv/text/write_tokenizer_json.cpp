@@ -28,21 +28,6 @@ struct SortedVocabulary {
   std::vector<const std::string*> spelling;
 };
 
-Json added_tokens(std::vector<AddedToken> added) {
-  std::sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
-  Json list = Json::array();
-  for (const auto& token : added) {
-    list.push_back({{"id", token.id},
-                    {"content", token.content},
-                    {"single_word", token.single_word},
-                    {"lstrip", token.lstrip},
-                    {"rstrip", token.rstrip},
-                    {"normalized", token.normalized},
-                    {"special", token.special}});
-  }
-  return list;
-}
-
 Json bpe(const TokenizerParts& parts, const SortedVocabulary& vocabulary) {
   const auto or_null = [](const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); };
   Json model = Json::object();
@@ -112,13 +97,29 @@ Json model_of(const TokenizerParts& parts) {
 
 }  // namespace
 
+Json added_tokens_json(const std::vector<AddedToken>& added) {
+  Json list = Json::array();
+  for (const auto& token : added) {
+    list.push_back({{"id", token.id},
+                    {"content", token.content},
+                    {"single_word", token.single_word},
+                    {"lstrip", token.lstrip},
+                    {"rstrip", token.rstrip},
+                    {"normalized", token.normalized},
+                    {"special", token.special}});
+  }
+  return list;
+}
+
 std::string write_tokenizer_json(const TokenizerParts& parts) {
   const auto parsed = [&](const std::string& text) { return parse_json(text, parts.where); };
   Json root = Json::object();
   root["version"] = "1.0";
   root["truncation"] = parsed(parts.truncation);
   root["padding"] = parsed(parts.padding);
-  root["added_tokens"] = added_tokens(parts.added);
+  std::vector<AddedToken> added = parts.added;
+  std::sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  root["added_tokens"] = added_tokens_json(added);
   root["normalizer"] = parsed(parts.normalizer);
   root["pre_tokenizer"] = parsed(parts.pre_tokenizer);
   root["post_processor"] = parsed(parts.post_processor);

@@ -301,7 +301,8 @@ TEST(PythonJson, ReadsTheNumbersThatPythonWrites) {
   EXPECT_EQ(json["x"].get<double>(), -INFINITY);
   EXPECT_TRUE(std::isnan(json["y"].get<double>()));
   EXPECT_EQ(json["s"], "\"NaN, Infinity\\");
-  EXPECT_EQ(dump_python_json(json), R"({"limit":[0.0,Infinity],"x":-Infinity,"y":NaN,"s":"\"NaN, Infinity\\"})");
+  EXPECT_EQ(dump_python_json(json),
+            R"({"limit":[0.0,Infinity],"x":-Infinity,"y":NaN,"s":"\"NaN, Infinity\\"})");
   EXPECT_THAT(error_of([] { parse_python_json("{\"a\": Infinite}", "f"); }), StartsWith("f: not valid JSON"));
   EXPECT_THAT(error_of([] { parse_python_json("{\"a\": \"\\", "f"); }), StartsWith("f: not valid JSON"));
 }

@@ -8,18 +8,9 @@
 #include "qkv/core/error.h"
 #include "qkv/formats/gguf_header.h"
 #include "qkv/text/gguf_vocabulary.h"
+#include "tests/fuzz/targets.h"
 
-namespace {
-
-void use(const qkv::Tokenizer& tokenizer, std::string_view text) {
-  const auto ids = tokenizer.encode(text.substr(0, 256));
-  tokenizer.decode(ids);
-  qkv::StreamDecoder decoder(tokenizer);
-  for (const int32_t id : ids) decoder.push(id);
-  decoder.finish();
-}
-
-}  // namespace
+using qkv::fuzz::use;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);

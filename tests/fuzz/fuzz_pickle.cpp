@@ -7,6 +7,7 @@
 #include "qkv/formats/pickle.h"
 #include "qkv/formats/pytorch_contents.h"
 #include "qkv/formats/pytorch_state.h"
+#include "tests/fuzz/targets.h"
 
 namespace {
 
@@ -31,15 +32,9 @@ void read_all(std::span<const std::byte> file) {
   (void)used;
 }
 
-template <typename Action>
-void attempt(Action&& action) {
-  try {
-    action();
-  } catch (const qkv::Error&) {
-  }
-}
-
 }  // namespace
+
+using qkv::fuzz::attempt;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span<const std::byte> file(reinterpret_cast<const std::byte*>(data), size);

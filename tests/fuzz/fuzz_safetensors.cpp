@@ -10,6 +10,7 @@
 #include "qkv/formats/hf_directory.h"
 #include "qkv/formats/python_json.h"
 #include "qkv/formats/safetensors_header.h"
+#include "tests/fuzz/targets.h"
 
 #include <nlohmann/json.hpp>
 
@@ -38,15 +39,9 @@ void check_accepted(std::span<const std::byte> file, const qkv::SafetensorsHeade
   }
 }
 
-template <typename Action>
-void attempt(Action&& action) {
-  try {
-    action();
-  } catch (const qkv::Error&) {
-  }
-}
-
 }  // namespace
+
+using qkv::fuzz::attempt;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::span<const std::byte> file(reinterpret_cast<const std::byte*>(data), size);

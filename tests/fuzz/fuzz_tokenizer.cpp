@@ -8,6 +8,7 @@
 #include "qkv/core/error.h"
 #include "qkv/text/pipeline_tokenizer.h"
 #include "qkv/text/sentencepiece_proto.h"
+#include "tests/fuzz/targets.h"
 
 namespace {
 
@@ -15,15 +16,9 @@ constexpr char kBytes[] =
     R"({"added_tokens":[{"id":4,"content":"<x>","special":true}],"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
         "decoder":{"type":"ByteLevel"},"model":{"type":"BPE","unk_token":"?","vocab":{"?":0,"a":1,"b":2,"ab":3},"merges":["a b"]}})";
 
-void use(const qkv::Tokenizer& tokenizer, std::string_view text) {
-  const auto ids = tokenizer.encode(text.substr(0, 256));
-  tokenizer.decode(ids);
-  qkv::StreamDecoder decoder(tokenizer);
-  for (const int32_t id : ids) decoder.push(id);
-  decoder.finish();
-}
-
 }  // namespace
+
+using qkv::fuzz::use;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);

@@ -165,7 +165,8 @@ Value repeat(Heap& heap, const Value& sequence, int64_t count) {
   std::vector<Value> items;
   if (count > 0 && !once.empty()) {
     uint64_t bytes = 0;
-    if (__builtin_mul_overflow(static_cast<uint64_t>(count), once.size() * sizeof(Value), &bytes)) bytes = UINT64_MAX;
+    if (__builtin_mul_overflow(static_cast<uint64_t>(count), once.size() * sizeof(Value), &bytes))
+      bytes = UINT64_MAX;
     heap.budget().allocate(bytes);
     items.reserve(once.size() * static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) items.insert(items.end(), once.begin(), once.end());
