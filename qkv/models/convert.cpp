@@ -10,6 +10,7 @@
 
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/core/progress.h"
 #include "qkv/formats/gguf.h"
 #include "qkv/formats/hf_directory.h"
@@ -38,6 +39,7 @@ class Delivery {
   }
 
   Tensor next(const TensorEntry& entry) {
+    require(!interrupted(), "interrupted; nothing was written");
     release();
     const PlannedTensor& planned = *planned_.at(entry.name);
     Tensor tensor = make_tensor(source_, planned);

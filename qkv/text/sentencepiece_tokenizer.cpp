@@ -55,6 +55,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::str
     : model_(std::move(model)),
       proto_(parse_sentencepiece_proto(model_, where)),
       prefix_every_part_(config.legacy) {
+  for (size_t i = 0; i < proto_.pieces.size(); ++i) {  // the library's tries end the program at such a byte
+    require(proto_.pieces[i].text.find('\0') == std::string::npos,
+            "{}: piece {}: expected text without zero bytes, found one", where, i);
+  }
   if (!proto_.charsmap.empty()) Charsmap(proto_.charsmap, where);  // the library walks it without looking
   processor_ = make_processor(model_, where);
   join_.strips_leading_space = proto_.add_dummy_prefix || proto_.remove_extra_whitespaces;

@@ -43,5 +43,12 @@ sed 's/"rms_norm_eps"/"initializer_range": -1, "rms_norm_eps"/' shape.json > neg
 refused "expected a positive number, found -1" "$qkv" init negative.json out.gguf
 head -c 50 shape.json > cut.json
 refused "cut.json" "$qkv" init cut.json out.gguf
+# Ctrl-C ends it and leaves nothing behind.
+"$qkv" init "$1/bench/shapes/llama-1.1b.json" out.gguf > out 2> err &
+sleep 0.5
+kill -TERM $!
+wait $!
+[ $? -eq 2 ] || complain "expected exit code 2 after an interrupt: $(cat err)"
+err_has "interrupted; nothing was written"
 [ "$(echo out.*)" = "out.*" ] || complain "a refused init left $(echo out.*)"
 finish

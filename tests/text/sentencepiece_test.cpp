@@ -1,4 +1,5 @@
 // SentencePiece vocabularies trained on the spot: ids as the library's own, text back as it was.
+#include <gmock/gmock.h>
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
@@ -198,6 +199,16 @@ TEST(SentencePiece, FindsSpecialIdsAndControlPieces) {
   EXPECT_EQ(loaded->stop_ids(), tokenizer->stop_ids());
   EXPECT_EQ(loaded->pad_id(), 400);
   EXPECT_EQ(loaded->chat_template(), "D");
+}
+
+// The library's tries would end the program.
+TEST(SentencePiece, RefusesAPieceWithAZeroByte) {
+  SentencePieceProto proto;
+  proto.pieces = {{"<unk>", 0, PieceType::unknown}, {std::string("a\0b", 3)}};
+  EXPECT_THAT(test::error_of([&] {
+                tokenizer_from_files({{"tokenizer.model", serialize_sentencepiece_proto(proto)}}, "memory");
+              }),
+              testing::HasSubstr("piece 1: expected text without zero bytes"));
 }
 
 TEST(SentencePiece, PutsThePrefixOnlyAtTheStartIfNotLegacy) {
