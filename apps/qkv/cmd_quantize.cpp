@@ -177,7 +177,8 @@ void add_quantize(CLI::App& app) {
   const auto command = std::make_shared<QuantizeCommand>();
   CLI::App* verb = app.add_subcommand("quantize", "Write a model in fewer bits");
   verb->add_option("IN", command->input, "A model in any format; quantized ones lose more")->required();
-  verb->add_option("OUT", command->output, "The file to write: .gguf or .qkv; with --method also a directory");
+  verb->add_option("OUT", command->output,
+                   "The file to write: .gguf or .qkv; with --method also a directory");
   verb->add_option("--type", command->type, "The file type, see below (default: Q4_K_M)");
   verb->add_option("--tensor-type", command->tensor_types,
                    "REGEX=TYPE: tensors whose GGUF name matches get this type, for example 'ffn_down=q6_k'; "
@@ -193,8 +194,10 @@ void add_quantize(CLI::App& app) {
                    "of each matrix "
                    "matter most")
       ->type_name("FILE");
-  verb->add_option("--calibrate", command->calibration,
-                   "A text to measure importances on, in place of --imatrix")
+  verb->add_option(
+          "--calibrate", command->calibration,
+          "A text like those the model will read: to measure importances on in place of --imatrix, or for a "
+          "--method that calibrates")
       ->type_name("TEXT")
       ->excludes("--imatrix");
   verb->add_flag("--keep-nonfinite", command->keep_nonfinite,
@@ -207,6 +210,7 @@ void add_quantize(CLI::App& app) {
                "  qkv quantize my-model my-model-gptq --method gptq --act-order --calibrate text.txt");
   const auto method = add_method_options(*verb);
   verb->callback([command, method] {
+    method->calibrate = command->calibration;
     if (!run_method(*method, command->input, command->output, command->json)) quantize(*command);
   });
 }

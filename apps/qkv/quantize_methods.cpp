@@ -85,10 +85,6 @@ std::shared_ptr<MethodCommand> add_method_options(CLI::App& verb) {
   verb.add_flag("--no-clip", command->no_clip, "Without the search for limits of weights (awq)")
       ->group(kGroup);
   verb.add_flag("--no-double-quant", command->no_nested_scales, "Scales in f32 (nf4, fp4)")->group(kGroup);
-  verb.add_option("--calibrate", command->calibrate,
-                  "A text like those the model will read (gptq, awq, smoothquant)")
-      ->type_name("FILE")
-      ->group(kGroup);
   verb.add_option("--calibrate-context", calibration.context, "Tokens per calibration sequence")
       ->check(CLI::PositiveNumber)
       ->group(kGroup);
