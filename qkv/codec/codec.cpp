@@ -101,8 +101,8 @@ std::vector<CodecId> ChunkEncoder::candidates(std::span<const std::byte> raw, El
   if (options_.patience <= 0 || all.size() < 2 || raw.size() < least_sampled) return all;
 
   take_sample(raw, scratch_->sample);
-  // Indices into more than this take more bits than the split codec leaves of a weight.
-  constexpr size_t most_entries = 1536;
+  // Indices into more than this take more bits than the split codec leaves of a weight: 11 of 16.
+  constexpr size_t most_entries = 1024;
   if (options_.split && options_.dictionary && more_distinct_words(scratch_->sample, most_entries))
     std::erase(all, CodecId::dictionary);
   const auto sampled = static_cast<double>(scratch_->sample.size());

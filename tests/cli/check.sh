@@ -4,7 +4,8 @@ source "$(dirname "$0")/support.bash" "$@"
 make_model model
 accepted "$qkv" convert model model.gguf
 accepted "$qkv" convert model model.qkv --lossless
-for file in model.gguf model.qkv model/model.safetensors; do
+accepted "$qkv" convert model out.safetensors && mv out.safetensors model.safetensors
+for file in model.gguf model.qkv model.safetensors; do
   accepted "$qkv" check $file --tensors
   out_has "nothing is wrong"
 done
@@ -12,6 +13,13 @@ accepted "$qkv" check model.gguf --json
 out_has '"ok":true'
 accepted "$qkv" check model.gguf --fix again.gguf
 cmp model.gguf again.gguf || complain "a file in order was laid out otherwise"
+
+# A header of a length that is no multiple of 8, which leaves every tensor beside its alignment.
+"$qkv" check model/model.safetensors > out 2> err
+[ $? -eq 1 ] || complain "expected exit code 1 for tensors that are not aligned"
+out_has "expected an offset that is a multiple of its elements' 4 bytes"
+accepted "$qkv" check model/model.safetensors --fix aligned.safetensors
+accepted "$qkv" check aligned.safetensors
 
 head -c 64 /dev/zero >> again.gguf
 "$qkv" check again.gguf > out 2> err
