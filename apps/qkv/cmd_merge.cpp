@@ -1,4 +1,4 @@
-// qkv merge BASE ADAPTER... OUT: a model with adapters in its weights. What was written is read again and
+// qkv merge BASE ADAPTER OUT: a model with adapters in its weights. What was written is read again and
 // compared with the base and its adapters side by side.
 #include <fmt/format.h>
 
@@ -22,8 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct MergeCommand {
-  std::string base, output, dtype = "f32", text;
-  std::vector<std::string> adapters;
+  std::string base, adapter, output, dtype = "f32", text;
+  std::vector<std::string> more;
   double max_kld = 0;
   bool json = false;
 };
@@ -77,7 +77,8 @@ void merge(const MergeCommand& command) {
           "{}: expected a directory that is new or empty", command.output);
   LoadOptions options;
   options.tokenizer_required = false;
-  for (const std::string& text : command.adapters) options.adapters.push_back(parse_adapter_request(text));
+  options.adapters.push_back(parse_adapter_request(command.adapter));
+  for (const std::string& text : command.more) options.adapters.push_back(parse_adapter_request(text));
   const Bundle parts = load_bundle(command.base, options);
   const std::vector<TextWindow> windows = windows_of(parts, command);
 
@@ -127,17 +128,11 @@ void add_merge(CLI::App& app) {
   const auto command = std::make_shared<MergeCommand>();
   CLI::App* verb = app.add_subcommand("merge", "Put adapters into the weights they were made for");
   verb->add_option("BASE", command->base, "The model")->required();
-  verb->add_option("ADAPTER", command->adapters,
+  verb->add_option("ADAPTER", command->adapter,
                    "A PEFT directory or a GGUF adapter, with =SCALE if not in full; more with --adapter")
-      ->required()
-      ->expected(1);
+      ->required();
   verb->add_option("OUT", command->output, "The Hugging Face directory to write")->required();
-  verb->add_option_function<std::vector<std::string>>(
-          "--adapter",
-          [command](const std::vector<std::string>& more) {
-            command->adapters.insert(command->adapters.end(), more.begin(), more.end());
-          },
-          "Another adapter over the first; may be repeated")
+  verb->add_option("--adapter", command->more, "Another adapter over the first; may be repeated")
       ->type_name("PATH[=SCALE]")
       ->allow_extra_args(false);
   verb->add_option("--dtype", command->dtype, "Of the written weights: f32, bf16 or f16 (default: f32)")

@@ -139,17 +139,25 @@ TokenSample ChatTokens::conversation(const Json& messages, size_t first_learned,
       if (before.size() <= begin && chat.text.starts_with(before)) begin = before.size();
     }
     learn(begin, words->end);
-    // What ends the turn: the first special token behind it, and spaces before that.
-    for (size_t i = 0; i < places.size(); ++i) {
+    // What ends the turn: what the template puts behind the words, up to its last special token; where the
+    // conversation up to here is not the beginning of the whole, the first special token that only spaces
+    // precede.
+    const std::string through =
+        render(Json(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(m) + 1)).text;
+    const bool known = through.size() >= words->end && chat.text.starts_with(through);
+    size_t end = words->end;
+    for (size_t i = 0; i < places.size() && (!known || places[i].end <= through.size()); ++i) {
       if (places[i].begin < words->end) continue;
       const std::string_view bytes =
           std::string_view(chat.text).substr(places[i].begin, places[i].end - places[i].begin);
-      const bool special = tokenizer_.is_special(sample.tokens[i]);
-      if (!special && bytes.find_first_not_of(" \t\r\n") != std::string_view::npos) break;
-      if (!special) continue;
-      for (size_t j = i; j > 0 && places[j].begin >= words->end; --j) sample.learned[j] = 1;
-      break;
+      if (tokenizer_.is_special(sample.tokens[i])) {
+        end = places[i].end;
+        if (!known) break;
+      } else if (!known && bytes.find_first_not_of(" \t\r\n") != std::string_view::npos) {
+        break;
+      }
     }
+    learn(words->end, end);
   }
   return sample;
 }

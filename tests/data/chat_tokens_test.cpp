@@ -70,7 +70,7 @@ TEST_F(PlainChats, CompletionsAndTextsEndWithEos) {
 
 TEST_F(PlainChats, GenerationMarksDecideWhereATemplateHasThem) {
   tokenizer_->set_chat_template(
-      "{% for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}\n{% endfor "
+      "{% for m in messages %}{{ m.role }}:\n{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor "
       "%}");
   const ChatTokens marked(*tokenizer_);
   const Record record = record_of(

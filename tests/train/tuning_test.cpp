@@ -175,7 +175,7 @@ TEST(SupervisedTuning, OnlyTheAdapterIsTrained) {
   Trainer(bundle, *recipe, config, directory.path(), Json::object()).run();
   bundle.model->visit("", [&](const std::string&, Tensor& tensor) { after.push_back(tensor.to_floats()); });
   EXPECT_EQ(before, after);
-  EXPECT_LT(recipe->evaluate().loss, 0.7 * loss);
+  EXPECT_LT(recipe->evaluate().loss, 0.9 * loss);
 }
 
 TEST(PreferenceTuning, TheChosenAnswersAreRewardedMore) {

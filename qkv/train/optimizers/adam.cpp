@@ -133,8 +133,10 @@ class NAdam : public TwoMoments {
     float *p = slot.parameter.data<float>(), *m = slot.state[0].data<float>(),
           *v = slot.state[1].data<float>();
     const double now = momentum_at(steps()), next = momentum_at(steps() + 1);
+    // As PyTorch 1.13 has it, which counts the present momentum once more than the paper in the second
+    // denominator.
     const auto by_gradient = static_cast<float>(lr * (1 - now) / (1 - product_)),
-               by_moment = static_cast<float>(lr * next / (1 - product_ * next));
+               by_moment = static_cast<float>(lr * next / (1 - product_ * now * next));
     const float decay = decay_of(slot), correction = static_cast<float>(bias_correction(config_.beta2));
     for_elements(slot.parameter.elements(), [&, b1 = beta1(), b2 = beta2(), e = eps()](int64_t i) {
       const float g = gradient[i] * grad_scale + decay * p[i];
