@@ -109,8 +109,12 @@ std::vector<CodecId> ChunkEncoder::candidates(std::span<const std::byte> raw, El
   double best = sampled;
   std::vector<double> sizes;
   for (const CodecId codec : all) {
-    const bool smaller = encode_by(codec, scratch_->sample, elements, scratch_->trial);
-    double size = smaller ? static_cast<double>(scratch_->trial.size()) : sampled;
+    double size = sampled;
+    if (codec == CodecId::dictionary) {  // whose size is known without its data
+      size = static_cast<double>(dictionary_bytes(scratch_->sample, options_.dictionary_entries));
+    } else if (encode_by(codec, scratch_->sample, elements, scratch_->trial)) {
+      size = static_cast<double>(scratch_->trial.size());
+    }
     best = std::min(best, size);
     // A codebook costs the sample as much as the whole chunk: it gets the benefit of the doubt.
     if (codec == CodecId::dictionary) size -= 512;

@@ -46,6 +46,28 @@ std::vector<std::pair<uint32_t, uint16_t>> by_count(std::span<const uint16_t> wo
   return order;
 }
 
+std::vector<uint16_t> words_of(std::span<const std::byte> raw) {
+  std::vector<uint16_t> words(raw.size() / 2);
+  std::memcpy(words.data(), raw.data(), raw.size());
+  return words;
+}
+
+struct Choice {
+  int bits = -1;  // no codebook makes the chunk smaller
+  size_t covered = 0, bytes = 0;
+};
+Choice best_choice(const std::vector<std::pair<uint32_t, uint16_t>>& order, size_t n, int entries) {
+  Choice best{-1, 0, 2 * n};
+  for (int bits = kLeastBits; bits <= kMostBits; ++bits) {
+    if (entries != 0 && entries != 1 << bits) continue;
+    size_t covered = 0;
+    for (size_t e = 0; e < std::min(order.size(), size_t{1} << bits); ++e) covered += order[e].first;
+    const size_t bytes = encoded_bytes(n, covered, bits);
+    if (bytes < best.bytes) best = {bits, covered, bytes};
+  }
+  return best;
+}
+
 // Writes numbers of a fixed width, least significant bit first, into zeros.
 class BitWriter {
  public:
@@ -73,7 +95,8 @@ size_t count_covered(std::span<const std::byte> bitmaps) {
     std::memcpy(&word, bitmaps.data() + i, sizeof word);
     count += static_cast<size_t>(std::popcount(word));
   }
-  for (; i < bitmaps.size(); ++i) count += static_cast<size_t>(std::popcount(static_cast<unsigned>(bitmaps[i])));
+  for (; i < bitmaps.size(); ++i)
+    count += static_cast<size_t>(std::popcount(static_cast<unsigned>(bitmaps[i])));
   return count;
 }
 
@@ -120,27 +143,19 @@ void expand(std::span<const std::byte> bitmaps, const std::byte* indices, int bi
 
 }  // namespace
 
+size_t dictionary_bytes(std::span<const std::byte> raw, int entries) {
+  if (raw.empty() || raw.size() % 2 != 0) return raw.size();
+  const std::vector<uint16_t> words = words_of(raw);
+  return best_choice(by_count(words), words.size(), entries).bytes;
+}
+
 bool dictionary_encode(std::span<const std::byte> raw, int entries, std::vector<std::byte>& out) {
   out.clear();
   if (raw.empty() || raw.size() % 2 != 0) return false;
   const size_t n = raw.size() / 2;
-  std::vector<uint16_t> words(n);
-  std::memcpy(words.data(), raw.data(), raw.size());
+  const std::vector<uint16_t> words = words_of(raw);
   const auto order = by_count(words);
-
-  int best_bits = -1;
-  size_t best_bytes = raw.size(), best_covered = 0;
-  for (int bits = kLeastBits; bits <= kMostBits; ++bits) {
-    if (entries != 0 && entries != 1 << bits) continue;
-    size_t covered = 0;
-    for (size_t e = 0; e < std::min(order.size(), size_t{1} << bits); ++e) covered += order[e].first;
-    const size_t bytes = encoded_bytes(n, covered, bits);
-    if (bytes < best_bytes) {
-      best_bytes = bytes;
-      best_bits = bits;
-      best_covered = covered;
-    }
-  }
+  const auto [best_bits, best_covered, best_bytes] = best_choice(order, n, entries);
   if (best_bits < 0) return false;
 
   const size_t size = size_t{1} << best_bits;

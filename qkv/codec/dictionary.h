@@ -17,6 +17,8 @@ namespace qkv {
 // Replaces `out` by the encoded chunk. entries: a power of two from 16 to 4096, or 0 for what is smallest.
 // False if no codebook makes the chunk smaller, or if it is no whole number of 16-bit words.
 bool dictionary_encode(std::span<const std::byte> raw, int entries, std::vector<std::byte>& out);
+// The size that dictionary_encode() would give; that of the chunk if it would be no smaller.
+size_t dictionary_bytes(std::span<const std::byte> raw, int entries);
 void dictionary_decode(std::span<const std::byte> data, std::span<std::byte> raw);
 
 }  // namespace qkv
