@@ -24,7 +24,7 @@ uint8_t byte(int value) {
 
 // Low nibbles: codes 0 ... 15; high nibbles: codes 16 ... 31.
 template <class CodeOf>
-void pack_halves(const int8_t* codes, uint8_t* qs, CodeOf&& code_of) {
+void pack_halves(const int8_t* __restrict codes, uint8_t* __restrict qs, CodeOf&& code_of) {
   for (int i = 0; i < 16; ++i) qs[i] = byte((code_of(codes[i]) & 15) | (code_of(codes[i + 16]) & 15) << 4);
 }
 
@@ -48,7 +48,7 @@ int iq4(int8_t level) {
 
 // Two bits of each of 256 codes; per 128 values byte i holds values i, i + 32, i + 64, i + 96.
 template <class CodeOf>
-void pack_pairs(const int8_t* codes, uint8_t* qs, CodeOf&& code_of) {
+void pack_pairs(const int8_t* __restrict codes, uint8_t* __restrict qs, CodeOf&& code_of) {
   for (int half = 0; half < 2; ++half, codes += 128, qs += 32) {
     for (int i = 0; i < 32; ++i) {
       qs[i] = byte((code_of(codes[i]) & 3) | (code_of(codes[i + 32]) & 3) << 2 |
@@ -58,7 +58,7 @@ void pack_pairs(const int8_t* codes, uint8_t* qs, CodeOf&& code_of) {
 }
 
 // Per 64 values: low nibbles are the first 32, high nibbles the others.
-void pack_nibbles(const int8_t* codes, uint8_t* qs) {
+void pack_nibbles(const int8_t* __restrict codes, uint8_t* __restrict qs) {
   for (int part = 0; part < 4; ++part, codes += 64, qs += 32) {
     for (int i = 0; i < 32; ++i) qs[i] = byte((codes[i] & 15) | (codes[i + 32] & 15) << 4);
   }
@@ -140,14 +140,14 @@ void pack_codes(const int8_t* codes, BlockQ5K& block) {
   }
 }
 void pack_codes(const int8_t* codes, BlockQ6K& block) {
+  uint8_t c[256];
+  for (int i = 0; i < 256; ++i) c[i] = static_cast<uint8_t>(codes[i] + 32);
   for (int half = 0; half < 2; ++half) {
-    const int8_t* c = codes + 128 * half;
-    for (int i = 0; i < 64; ++i) {
-      block.ql[64 * half + i] = byte(((c[i] + 32) & 15) | ((c[i + 64] + 32) & 15) << 4);
-    }
+    const uint8_t* from = c + 128 * half;
+    for (int i = 0; i < 64; ++i) block.ql[64 * half + i] = byte((from[i] & 15) | (from[i + 64] & 15) << 4);
     for (int i = 0; i < 32; ++i) {
-      block.qh[32 * half + i] = byte((c[i] + 32) >> 4 | ((c[i + 32] + 32) >> 4) << 2 |
-                                     ((c[i + 64] + 32) >> 4) << 4 | ((c[i + 96] + 32) >> 4) << 6);
+      block.qh[32 * half + i] =
+          byte(from[i] >> 4 | (from[i + 32] >> 4) << 2 | (from[i + 64] >> 4) << 4 | (from[i + 96] >> 4) << 6);
     }
   }
 }

@@ -44,7 +44,7 @@ template <>
 struct ScaledRule<BlockQ6K> {
   static constexpr int n = 16, least_scale = -128, most_scale = 127;
   static constexpr Levels levels = {Levels::Kind::linear, -32, 31};
-  static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
+  static constexpr SearchSteps steps = {-0.9f, 0.4f, 5};
   static constexpr bool by_magnitude = false;
 };
 template <>
@@ -265,7 +265,7 @@ class ScaledSearch {
         best.scale[g] = multiple(wanted_[g], d, Rule::least_scale, Rule::most_scale);
       }
     }
-    choose_multiples(best);
+    choose_multiples(best, 3);
     Choice next = best;
     encode(best, &sums_);
     for (size_t first = 0; first < kGroupLanes; first += groups) {
@@ -279,23 +279,25 @@ class ScaledSearch {
       std::fill_n(next.d.begin() + static_cast<std::ptrdiff_t>(first), groups,
                   rounded_to_f16(static_cast<float>(products / squares)));
     }
-    choose_multiples(next);
+    // Multiples of eight bits are as good as they were.
+    choose_multiples(next, Rule::most_scale > 100 ? 1 : 3);
     keep_better<groups>(best, next);
     return best;
   }
 
-  void choose_multiples(Choice& choice) {
-    constexpr int kSteps[] = {0, -1, 1}, kCandidates = 3;
-    std::array<float, kCandidates * kGroupLanes> scales;
-    std::array<std::array<int, kGroupLanes>, kCandidates> scale;
-    for (size_t c = 0; c < kCandidates; ++c) {
+  // Every group: the best of its multiple alone, or of the multiples at most one off (3 candidates).
+  void choose_multiples(Choice& choice, int candidates) {
+    constexpr int kSteps[] = {0, -1, 1}, kMost = 3;
+    std::array<float, kMost * kGroupLanes> scales;
+    std::array<std::array<int, kGroupLanes>, kMost> scale;
+    for (size_t c = 0; c < static_cast<size_t>(candidates); ++c) {
       for (size_t g = 0; g < kGroupLanes; ++g) {
         scale[c][g] = std::clamp(choice.scale[g] + kSteps[c], Rule::least_scale, Rule::most_scale);
         scales[c * kGroupLanes + g] = choice.d[g] * static_cast<float>(scale[c][g]);
       }
     }
     GroupInts chosen;
-    k_.pick_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, kCandidates, scales.data(), chosen.data(),
+    k_.pick_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, candidates, scales.data(), chosen.data(),
                   choice.error.data());
     for (size_t g = 0; g < kGroupLanes; ++g) choice.scale[g] = scale[static_cast<size_t>(chosen[g])][g];
   }
