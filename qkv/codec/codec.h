@@ -40,7 +40,7 @@ struct CodecOptions {
   double least_saving = 1.0 / 256;
   // Codecs are first tried on a sample; those whose sample is this much larger than the best are dropped. 0
   // tries all in full.
-  double patience = 1.1;
+  double patience = 1.04;
   // Entries of the dictionary, a power of two from 16 to 4096; 0: what is smallest.
   int dictionary_entries = 0;
 };
