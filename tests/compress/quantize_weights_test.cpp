@@ -221,6 +221,7 @@ TEST(QuantizeArchitectures, LoadAndStayCloseToTheModel) {
       WeightQuantizeOptions options = options_for(method);
       options.rounding.bits = method == WeightMethod::awq ? 4 : 8;
       options.rounding.act_order = true;
+      options.calibration.sequences = 6;
       const std::string output = work / ("o" + std::to_string(static_cast<int>(method)));
       const WeightQuantizeReport report = quantize_weights(work / "source", output, options);
       EXPECT_GT(report.quantized, 0);
