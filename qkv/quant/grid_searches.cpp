@@ -323,8 +323,8 @@ void pack(const GridChoice& c, const uint8_t* signs, BlockIq3S& b) {
 }
 
 void take_weights(const BlockSource& source, int64_t first, float* w) {
-  block_weights(source.x + first, 256,
-                source.importance == nullptr ? nullptr : source.importance + first % source.cols, w);
+  const float* importance = source.importance == nullptr ? nullptr : source.importance + first % source.cols;
+  block_weights(source.x + first, 256, importance, Magnitudes::without_importances, w);
 }
 
 template <class Block>

@@ -20,11 +20,16 @@ struct BlockSource {
   const float* importance;  // (cols) or null
 };
 
-// The weights of `count` values of one block: their columns' importances, or 1 + |x| / rms where there are
-// none. Larger values stand where the model makes more of its inputs: at few bits, of two quantizations with
-// the same squared error the one that is better at large values diverges less (docs/decisions.md).
-inline void block_weights(const float* x, int count, const float* importance, float* w) {
-  if (importance != nullptr) {
+// Whether larger values weigh more than the importance of their column says.
+enum class Magnitudes : uint8_t { ignored, without_importances, always };
+
+// The weights of `count` values of one block: their columns' importances, times 1 + |x| / rms where
+// magnitudes count. Larger values stand where the model makes more of its inputs: at few bits, of two
+// quantizations with the same squared error the one that is better at large values diverges less
+// (docs/decisions.md).
+inline void block_weights(const float* x, int count, const float* importance, Magnitudes magnitudes,
+                          float* w) {
+  if (importance != nullptr && magnitudes != Magnitudes::always) {
     std::copy_n(importance, count, w);
     return;
   }
@@ -32,19 +37,21 @@ inline void block_weights(const float* x, int count, const float* importance, fl
   for (int i = 0; i < count; ++i) squares += x[i] * x[i];
   const float inverse = squares > 1e-30f ? 1.0f / std::sqrt(squares / static_cast<float>(count)) : 0.0f;
   for (int i = 0; i < count; ++i) w[i] = 1.0f + std::abs(x[i]) * inverse;
+  if (importance == nullptr) return;
+  for (int i = 0; i < count; ++i) w[i] *= importance[i];
 }
 
 // `count` <= kGroupLanes groups of n values from value `first` of the source on, lanes side by side; lanes
 // that have no group are 0.
 class GroupBatch {
  public:
-  // Groups of n values, `per_block` of them in a block. `by_magnitude`: without importances, larger values
-  // weigh more; else all weigh the same.
-  GroupBatch(const BlockSource& source, int n, int per_block, bool by_magnitude)
+  // Groups of n values, `per_block` of them in a block.
+  GroupBatch(const BlockSource& source, int n, int per_block, Magnitudes magnitudes)
       : source_(source),
         n_(n),
         per_block_(per_block),
-        weighted_(by_magnitude || source.importance != nullptr),
+        magnitudes_(magnitudes),
+        weighted_(magnitudes != Magnitudes::ignored || source.importance != nullptr),
         x_(static_cast<size_t>(n) * kGroupLanes),
         w_(weighted_ ? x_.size() : 0),
         block_(static_cast<size_t>(n * per_block)) {}
@@ -63,7 +70,7 @@ class GroupBatch {
       // A row is a whole number of blocks, so a block never wraps around.
       const float* importance =
           source_.importance == nullptr ? nullptr : source_.importance + at % source_.cols;
-      block_weights(source_.x + at, block, importance, block_.data());
+      block_weights(source_.x + at, block, importance, magnitudes_, block_.data());
       place(block_.data(), g, per_block_, w_.data());
     }
   }
@@ -82,6 +89,7 @@ class GroupBatch {
 
   const BlockSource& source_;
   int n_, per_block_;
+  Magnitudes magnitudes_;
   bool weighted_;
   std::vector<float> x_, w_;
   std::vector<float> block_;  // weights of one block

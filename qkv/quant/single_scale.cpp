@@ -77,7 +77,7 @@ void search_scales(const GroupBatch& batch, int8_t* codes, GroupFloats& scale) {
 template <class Block>
 void quantize_scaled(const BlockSource& source, Block* out) {
   constexpr int n = static_cast<int>(Block::length);
-  GroupBatch batch(source, n, 1, false);
+  GroupBatch batch(source, n, 1, Magnitudes::ignored);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
@@ -98,7 +98,7 @@ void quantize_with_offset(const BlockSource& source, Block* out, int most) {
   constexpr int n = static_cast<int>(Block::length);
   constexpr SearchSteps steps = {-0.9f, 0.3f, 7};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(source, n, 1, false);
+  GroupBatch batch(source, n, 1, Magnitudes::ignored);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
@@ -149,7 +149,7 @@ void quantize_mxfp4(const BlockSource& source, BlockMxfp4* out) {
   constexpr int n = static_cast<int>(kSmallBlock), kCandidates = 3;
   constexpr Levels levels = {Levels::Kind::mxfp4, 0, 0};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(source, n, 1, false);
+  GroupBatch batch(source, n, 1, Magnitudes::ignored);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {

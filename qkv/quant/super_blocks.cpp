@@ -16,19 +16,19 @@ template <>
 struct AffineRule<BlockQ2K> {
   static constexpr int n = 16, most = 3, most_scale = 15;
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
-  static constexpr bool by_magnitude = true;
+  static constexpr Magnitudes magnitudes = Magnitudes::always;
 };
 template <>
 struct AffineRule<BlockQ4K> {
   static constexpr int n = 32, most = 15, most_scale = 63;
   static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
-  static constexpr bool by_magnitude = true;
+  static constexpr Magnitudes magnitudes = Magnitudes::always;
 };
 template <>
 struct AffineRule<BlockQ5K> {
   static constexpr int n = 32, most = 31, most_scale = 63;
   static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
-  static constexpr bool by_magnitude = false;
+  static constexpr Magnitudes magnitudes = Magnitudes::ignored;
 };
 
 template <class Block>
@@ -38,21 +38,21 @@ struct ScaledRule<BlockQ3K> {
   static constexpr int n = 16, least_scale = -32, most_scale = 31;
   static constexpr Levels levels = {Levels::Kind::linear, -4, 3};
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
-  static constexpr bool by_magnitude = true;
+  static constexpr Magnitudes magnitudes = Magnitudes::without_importances;
 };
 template <>
 struct ScaledRule<BlockQ6K> {
   static constexpr int n = 16, least_scale = -128, most_scale = 127;
   static constexpr Levels levels = {Levels::Kind::linear, -32, 31};
   static constexpr SearchSteps steps = {-0.9f, 0.4f, 5};
-  static constexpr bool by_magnitude = false;
+  static constexpr Magnitudes magnitudes = Magnitudes::ignored;
 };
 template <>
 struct ScaledRule<BlockIq4Xs> {
   static constexpr int n = 32, least_scale = -32, most_scale = 31;
   static constexpr Levels levels = {Levels::Kind::iq4, 0, 0};
   static constexpr SearchSteps steps = {-24, 3, 14, true};
-  static constexpr bool by_magnitude = true;
+  static constexpr Magnitudes magnitudes = Magnitudes::without_importances;
 };
 
 // What a batch of blocks has at one moment: the blocks' numbers, the groups' multiples of them, and the
@@ -100,7 +100,7 @@ class AffineSearch {
 
  public:
   explicit AffineSearch(const BlockSource& source)
-      : source_(source), batch_(source, Rule::n, groups, Rule::by_magnitude) {}
+      : source_(source), batch_(source, Rule::n, groups, Rule::magnitudes) {}
 
   void run(Block* out) {
     constexpr int kBlocks = kGroupLanes / groups;
@@ -237,7 +237,7 @@ class ScaledSearch {
 
  public:
   explicit ScaledSearch(const BlockSource& source)
-      : source_(source), batch_(source, Rule::n, groups, Rule::by_magnitude) {}
+      : source_(source), batch_(source, Rule::n, groups, Rule::magnitudes) {}
 
   void run(Block* out) {
     constexpr int kBlocks = kGroupLanes / groups;
