@@ -154,6 +154,9 @@ HWY_INLINE float sum_of(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+// How far ahead of its use a row is fetched.
+constexpr int64_t kPrefetchBytes = 4096;
+
 // y[t * y_stride] = row . x[t] for tokens `token` ... `token` + tokens - 1.
 template <class Block, int tokens>
 HWY_INLINE void int8_row(const Block* row, const Int8Rows& x, int64_t token, float* y, int64_t y_stride) {
@@ -167,6 +170,9 @@ HWY_INLINE void int8_row(const Block* row, const Int8Rows& x, int64_t token, flo
   int64_t first = 0;
   for (; first + kSuperBlock <= x.cols; first += kSuperBlock) {
     for (int t = 0; t < tokens; ++t) in[t] = token_chunk(x, token + t, first, RowChunk<Block>::C::group);
+    const char* ahead = reinterpret_cast<const char*>(row + first / Block::length) + kPrefetchBytes;
+    constexpr int64_t chunk_bytes = sizeof(Block) * (kSuperBlock / Block::length);
+    for (int64_t byte = 0; byte < chunk_bytes; byte += 64) __builtin_prefetch(ahead + byte, 0, 3);
     chunk.template read<true>(row + first / Block::length, kSuperBlock);
     chunk.template add<true, tokens>(in, kSuperBlock, sums);
   }

@@ -7,8 +7,7 @@ namespace {
 
 // Bytes below which another thread costs more than it reads.
 constexpr int64_t kThreadBytes = int64_t{1} << 15;
-// Streams per thread, and how much of one is read before the next: a page.
-constexpr int64_t kStreams = 4;
+// Bytes of rows in one call of the body: they stay in the first cache for all tokens they meet.
 constexpr int64_t kPieceBytes = 4096;
 
 int64_t boundary(int64_t rows, int64_t unit, int64_t part, int64_t parts) {
@@ -28,12 +27,8 @@ void stream_rows(std::span<const StoredRows> matrices, int64_t unit,
       const int64_t begin = boundary(rows, unit, part_begin, parts),
                     end = boundary(rows, unit, part_end, parts);
       const int64_t piece = std::max(unit, kPieceBytes / std::max<int64_t>(1, row_bytes) / unit * unit);
-      const int64_t stream = ((end - begin + kStreams - 1) / kStreams + piece - 1) / piece * piece;
-      for (int64_t i = 0; i < stream; i += piece) {
-        for (int64_t first = begin + i; first < end; first += stream) {
-          const int64_t count = std::min({piece, stream - i, end - first});
-          body(m, first, count, static_cast<int>(part_begin));
-        }
+      for (int64_t first = begin; first < end; first += piece) {
+        body(m, first, std::min(piece, end - first), static_cast<int>(part_begin));
       }
     }
   });

@@ -1,5 +1,5 @@
 // How the rows of one or several matrices that lie in memory are read once, at the rate of the memory: by all threads, each
-// with several places of its share under way at a time, since a single stream does not fill the bus.
+// from the beginning of its share to the end, so that both the hardware and the kernels know what to fetch next.
 #pragma once
 
 #include <cstddef>
