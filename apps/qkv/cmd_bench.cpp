@@ -106,7 +106,7 @@ class Bench {
 
   // The next n tokens of every sequence, with the logits of each one's last.
   void pass(const std::vector<SequenceState*>& states, int64_t n) {
-    require(!interrupted(), "interrupted");
+    stop_if_interrupted();
     Pass pass;
     pass.compute_type = options_.compute_type;
     pass.activations = options_.activations;

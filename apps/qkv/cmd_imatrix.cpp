@@ -9,6 +9,7 @@
 
 #include "calibration.h"
 #include "commands.h"
+#include "compute_type.h"
 #include "console.h"
 #include "qkv/core/error.h"
 #include "qkv/core/progress.h"
@@ -25,10 +26,8 @@ struct ImatrixCommand {
 
 void imatrix(const ImatrixCommand& command) {
   ImatrixOptions options = command.options;
-  const std::optional<DType> type = dtype_from_name(command.dtype);
-  require(type == DType::f32 || type == DType::bf16, "--dtype: expected f32 or bf16, found '{}'",
-          command.dtype);
-  options.compute_type = *type;
+  const DType type = compute_type(command.dtype);
+  options.compute_type = type;
   require(command.output.ends_with(".gguf") || command.output.ends_with(".dat"),
           "{}: expected a name that ends with .gguf or .dat", command.output);
   const Importance importance = calibrated_importance(command.model, command.text, options);

@@ -4,9 +4,6 @@
 
 #include "apps/qkv/commands.h"
 #include "apps/qkv/train_verbs.h"
-#include "qkv/core/error.h"
-#include "qkv/core/interrupt.h"
-#include "qkv/core/log.h"
 #include "qkv/core/parallel.h"
 #include "qkv/train/pretrain_job.h"
 
@@ -33,35 +30,22 @@ void add_train(CLI::App& app) {
   train->require_subcommand(1);
   add_train_tune(*train);
   auto arguments = std::make_shared<TrainArguments>();
-  CLI::App* pretrain = train->add_subcommand("pretrain", "Train a language model from text: qkv train pretrain [CONFIG.yaml] ...");
-  // Keys are read from what is left over, so leftovers must stay here rather than fall through to the program.
+  CLI::App* pretrain = train->add_subcommand(
+      "pretrain", "Train a language model from text: qkv train pretrain [CONFIG.yaml] ...");
+  // Keys are read from what is left over, so leftovers must stay here rather than fall through to the
+  // program.
   pretrain->fallthrough(false);
   pretrain->allow_extras();
   pretrain->add_option_function<int>("--threads", set_num_threads, "threads to use")->type_name("N");
   pretrain->footer(pretrain_keys);
   pretrain->add_option("--data", arguments->data, "text files (data.train)")->delimiter(',');
   pretrain->add_option("--out", arguments->settings.output, "directory of the run")->required();
-  pretrain->add_option("--init-from", arguments->settings.init_from, "model to go on from, with new data and schedule");
+  pretrain->add_option("--init-from", arguments->settings.init_from,
+                       "model to go on from, with new data and schedule");
   pretrain->add_flag("--resume", arguments->settings.resume, "continue from the newest checkpoint of --out");
   pretrain->add_flag("--json", arguments->json, "print the result as one line of JSON");
   pretrain->callback([arguments, pretrain] {
-    PretrainSettings& settings = arguments->settings;
-    ConfigTable table;
-    settings.bind(table);
-    std::vector<std::string> words = pretrain->remaining();
-    if (!words.empty() && words[0].rfind("--", 0) != 0) {
-      table.read_yaml(words[0]);
-      words.erase(words.begin());
-    }
-    if (!arguments->data.empty()) settings.train_files = arguments->data;
-    apply_flags(table, words);
-    catch_interrupts();
-    const TrainResult result = run_pretraining(settings);
-    print_result(result, arguments->json);
-    if (result.interrupted) {
-      log_info("stopped at step {}; continue with --resume", result.steps);
-      throw CLI::RuntimeError(130);
-    }
+    run_configured(*pretrain, arguments->settings, arguments->data, arguments->json, run_pretraining);
   });
 }
 

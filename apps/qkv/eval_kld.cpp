@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_flags.h"
+#include "compute_type.h"
 #include "console.h"
 #include "eval_verbs.h"
 #include "qkv/core/error.h"
@@ -75,10 +76,8 @@ void print_divergence(const Divergence& result, const WindowOptions& options) {
 
 void run_kld(const KldArguments& arguments) {
   WindowOptions options = arguments.options;
-  const std::optional<DType> type = dtype_from_name(arguments.dtype);
-  require(type == DType::f32 || type == DType::bf16, "--dtype: expected f32 or bf16, found '{}'",
-          arguments.dtype);
-  options.compute_type = *type;
+  const DType type = compute_type(arguments.dtype);
+  options.compute_type = type;
   const std::string text = read_input(arguments.text);
   require_utf8(text, arguments.text);
   const Bundle reference = load_bundle(arguments.reference);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_flags.h"
+#include "compute_type.h"
 #include "console.h"
 #include "eval_verbs.h"
 #include "generation_flags.h"
@@ -48,9 +49,7 @@ void print_comparisons(const std::vector<OutputComparison>& comparisons) {
 void run_logits(const LogitsArguments& arguments) {
   require(!arguments.out.empty() || !arguments.compare.empty(),
           "expected --out, to write the outputs, or --compare, to check them; found neither");
-  const std::optional<DType> type = dtype_from_name(arguments.dtype);
-  require(type == DType::f32 || type == DType::bf16, "--dtype: expected f32 or bf16, found '{}'",
-          arguments.dtype);
+  const DType type = compute_type(arguments.dtype);
   activations_from_name(arguments.activations);  // refused before a model is loaded
   LoadOptions options;
   options.tokenizer_required = false;
@@ -59,7 +58,7 @@ void run_logits(const LogitsArguments& arguments) {
   const auto mask =
       arguments.mask.empty() ? std::vector<std::vector<int32_t>>{} : read_mask_rows(arguments.mask, rows);
   const Bundle bundle = load_bundle(arguments.model, options);
-  const NamedTensors outputs = compute_outputs(*bundle.model, rows, mask, *type, arguments.ggml_gelu,
+  const NamedTensors outputs = compute_outputs(*bundle.model, rows, mask, type, arguments.ggml_gelu,
                                                activations_from_name(arguments.activations));
   if (!arguments.out.empty()) write_outputs(arguments.out, outputs);
   if (arguments.compare.empty()) return;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_flags.h"
+#include "compute_type.h"
 #include "console.h"
 #include "eval_verbs.h"
 #include "qkv/core/error.h"
@@ -35,10 +36,8 @@ Json result_json(const TaskResult& result) {
 
 void run_tasks(const TasksArguments& arguments) {
   TaskOptions options = arguments.options;
-  const std::optional<DType> type = dtype_from_name(arguments.dtype);
-  require(type == DType::f32 || type == DType::bf16, "--dtype: expected f32 or bf16, found '{}'",
-          arguments.dtype);
-  options.scoring.compute_type = *type;
+  const DType type = compute_type(arguments.dtype);
+  options.scoring.compute_type = type;
   std::vector<std::pair<const Task*, std::string>> wanted;
   for (const std::string& argument : arguments.tasks) {
     const size_t equals = argument.find('=');

@@ -39,7 +39,7 @@ void GenerationFlags::add_to(CLI::App& command) {
       .add_option("--activations", activations,
                   "In products with quantized weights: int8, rounded and fast, or f32, exact (default: int8)")
       ->type_name("TYPE");
-  const char* group = "Speculative decoding (the same answer, sooner)";
+  const char* group = "Speculative decoding (the same answer in fewer passes)";
   auto* draft = command
                     .add_option("--draft-model", draft_model,
                                 "A smaller model of the same vocabulary that proposes tokens")

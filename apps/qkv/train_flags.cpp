@@ -5,11 +5,16 @@
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
+#include "qkv/core/log.h"
 #include "qkv/core/progress.h"
 
 namespace qkv {
 
-void apply_flags(ConfigTable& table, const std::vector<std::string>& words) {
+void apply_words(ConfigTable& table, std::vector<std::string> words) {
+  if (!words.empty() && words[0].rfind("--", 0) != 0) {
+    table.read_yaml(words[0]);
+    words.erase(words.begin());
+  }
   for (size_t i = 0; i < words.size(); ++i) {
     const std::string& word = words[i];
     require(word.rfind("--", 0) == 0, "command line: unexpected argument '{}'", word);
@@ -36,6 +41,8 @@ std::string describe_keys(const ConfigTable& table, const std::string& example) 
   return text + "\nExample: " + example + "\n";
 }
 
+namespace {
+
 void print_result(const TrainResult& result, bool json) {
   if (json) {
     const Json line = {{"steps", result.steps},
@@ -61,6 +68,16 @@ void print_result(const TrainResult& result, bool json) {
              format_bytes(result.peak_resident_bytes));
   if (!result.model_path.empty()) fmt::print("result: {}\n", result.model_path);
   fmt::print("report: {}\n", result.report_path);
+}
+
+}  // namespace
+
+void report_run(const TrainResult& result, bool json) {
+  constexpr int kInterrupted = 130;
+  print_result(result, json);
+  if (!result.interrupted) return;
+  log_info("stopped at step {}; continue with --resume", result.steps);
+  throw CLI::RuntimeError(kInterrupted);
 }
 
 }  // namespace qkv

@@ -3,8 +3,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "qkv/core/interrupt.h"
-#include "qkv/core/log.h"
 #include "qkv/core/parallel.h"
 #include "qkv/train/tune_job.h"
 #include "train_verbs.h"
@@ -18,12 +16,10 @@ struct TuneArguments {
   bool json = false;
 };
 
-constexpr int kInterrupted = 130;
-
 void add_kind(CLI::App& train, TuneKind kind, const char* name, const char* what, const char* example) {
   auto arguments = std::make_shared<TuneArguments>();
   arguments->settings.kind = kind;
-  if (kind == TuneKind::dpo) arguments->settings.lr = 5e-5;
+  if (kind == TuneKind::dpo) arguments->settings.optimizer.lr = 5e-5;
   CLI::App* verb = train.add_subcommand(name, what);
   // Keys are read from what is left over, so leftovers must stay here rather than fall through to the
   // program.
@@ -41,23 +37,7 @@ void add_kind(CLI::App& train, TuneKind kind, const char* name, const char* what
   verb->add_flag("--resume", arguments->settings.resume, "continue from the newest checkpoint of --out");
   verb->add_flag("--json", arguments->json, "print the result as one line of JSON");
   verb->callback([arguments, verb] {
-    TuneSettings& settings = arguments->settings;
-    ConfigTable table;
-    settings.bind(table);
-    std::vector<std::string> words = verb->remaining();
-    if (!words.empty() && words[0].rfind("--", 0) != 0) {
-      table.read_yaml(words[0]);
-      words.erase(words.begin());
-    }
-    if (!arguments->data.empty()) settings.train_files = arguments->data;
-    apply_flags(table, words);
-    catch_interrupts();
-    const TrainResult result = run_tuning(settings);
-    print_result(result, arguments->json);
-    if (result.interrupted) {
-      log_info("stopped at step {}; continue with --resume", result.steps);
-      throw CLI::RuntimeError(kInterrupted);
-    }
+    run_configured(*verb, arguments->settings, arguments->data, arguments->json, run_tuning);
   });
 }
 

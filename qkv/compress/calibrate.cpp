@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/core/parallel.h"
 #include "qkv/models/gguf_conversion.h"
 #include "qkv/nn/observed_weight.h"
@@ -91,6 +92,7 @@ Importance collect_importance(Model& model, const Tokenizer& tokenizer, std::str
     });
     const NoGrad off;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      stop_if_interrupted();
       std::vector<int32_t> inputs(tokens.begin() + chunk * n, tokens.begin() + (chunk + 1) * n);
       if (!tokenizer.prefix_ids().empty()) inputs[0] = tokenizer.prefix_ids()[0];
       Pass pass = Pass::whole({n});

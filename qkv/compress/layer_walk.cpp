@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/nn/observed_weight.h"
 #include "qkv/quant/uniform.h"
 #include "qkv/tensor/autograd.h"
@@ -150,13 +151,17 @@ void LayerWalk::collect(std::vector<SharedInput>& inputs) {
     observations.push_back(std::make_unique<InputObservation>(
         *input.linears[0], [statistics = &input.statistics](const Tensor& x) { statistics->add(x); }));
   }
-  for (const auto& batch : batches_) (void)model_.run_layer(layer_, batch.x, batch.pass);
+  for (const auto& batch : batches_) {
+    stop_if_interrupted();
+    (void)model_.run_layer(layer_, batch.x, batch.pass);
+  }
   observations.clear();
   for (const auto& input : inputs) input.statistics.require_finite(input.names[0]);
 }
 
 void LayerWalk::run_all() {
   for (auto& batch : batches_) {
+    stop_if_interrupted();
     Tensor after = model_.run_layer(layer_, batch.x, batch.pass);
     if (seen_) seen_(batch.x, after);
     batch.x = std::move(after);
@@ -168,6 +173,7 @@ void LayerWalk::step(const Change& change) {
   const NoGrad off;
   require_finite_weights();
   for (auto& stage : find_inputs()) {
+    stop_if_interrupted();
     collect(stage);
     change(stage);
     stage.clear();

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/core/parallel.h"
 #include "qkv/core/progress.h"
 #include "qkv/formats/gguf.h"
@@ -219,6 +220,7 @@ void write_quantized(const Checkpoint& source, const QuantizePlan& plan, const Q
   }
   uint64_t done = 0;
   const auto provide = [&](const TensorEntry& entry) {
+    stop_if_interrupted();
     const size_t i = index.at(entry.name);
     const QuantizedTensor& tensor = plan.tensors[i];
     const PlannedTensor& planned = plan.conversion.tensors[i];

@@ -4,6 +4,8 @@
 
 #include <csignal>
 
+#include "qkv/core/error.h"
+
 namespace qkv {
 namespace {
 
@@ -25,6 +27,7 @@ void catch_interrupts() {
 }
 
 bool interrupted() { return flag != 0; }
+void stop_if_interrupted() { require(!interrupted(), "interrupted; nothing was written"); }
 void clear_interrupt() { flag = 0; }
 
 }  // namespace qkv

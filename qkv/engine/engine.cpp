@@ -53,7 +53,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
   require(options_.kept_sequences >= 0, "kept sequences: expected 0 or more, found {}",
           options_.kept_sequences);
   require(options_.max_draft >= 1, "draft tokens: expected at least 1, found {}", options_.max_draft);
-  require(options_.drafter == nullptr || can_shorten_state(model_),
+  require(options_.drafter == nullptr || model_.make_state().can_truncate(),
           "speculative decoding: expected a model whose state can be shortened, found {}, a recurrent one",
           model_.info().architecture);
 }

@@ -33,8 +33,8 @@ struct EngineOptions {
   DType compute_type = DType::f32;  // of activations and of the cache: f32 or bf16
   // Of products with weights of blocks: rounded to bytes, or exact.
   Activations activations = Activations::int8;
-  int64_t max_sequences = 8;        // generated at the same time; the others wait
-  int64_t prefill_chunk = 512;      // prompt tokens per step at most, over all sequences
+  int64_t max_sequences = 8;    // generated at the same time; the others wait
+  int64_t prefill_chunk = 512;  // prompt tokens per step at most, over all sequences
   // Finished sequences whose state is kept: a request whose prompt begins like one of them goes on from there
   // (the next turn of a chat).
   int64_t kept_sequences = 0;

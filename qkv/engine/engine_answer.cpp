@@ -42,7 +42,8 @@ void Engine::score_prompt(Sequence& sequence, const Tensor& hidden, int64_t firs
   const int64_t first_position = sequence.state.length - rows;
   for (int64_t begin = 0; begin < rows; begin += kRows) {
     const int64_t end = std::min(rows, begin + kRows);
-    const Tensor logits = model_.logits(hidden.row_view(first_row + begin, first_row + end), options_.activations);
+    const Tensor logits =
+        model_.logits(hidden.row_view(first_row + begin, first_row + end), options_.activations);
     const auto vocabulary = static_cast<size_t>(logits.cols());
     for (int64_t row = begin; row < end; ++row) {
       const auto next = static_cast<size_t>(first_position + row + 1);

@@ -36,21 +36,9 @@ void PromptLookup::propose(std::span<DraftJob> jobs) {
   }
 }
 
-bool can_shorten_state(const Model& model) {
-  SequenceState state = model.make_state();
-  const NoGrad no_grad;
-  model.forward({0, 0}, Pass::next(state, 2));
-  try {
-    state.truncate(1);
-  } catch (const Error&) {
-    return false;
-  }
-  return true;
-}
-
 ModelDrafter::ModelDrafter(const Model& model, DType compute_type, float min_probability)
     : model_(model), compute_type_(compute_type), min_probability_(min_probability) {
-  require(can_shorten_state(model),
+  require(model.make_state().can_truncate(),
           "draft model: expected one whose state can be shortened, found {}, a recurrent one",
           model.info().architecture);
 }

@@ -77,9 +77,6 @@ class ModelDrafter : public Drafter {
 // (padding).
 void check_same_vocabulary(const Tokenizer& target, const Tokenizer& draft);
 
-// Whether tokens can be taken back from the model's state. False for recurrent ones.
-bool can_shorten_state(const Model& model);
-
 // How many tokens to propose: more after proposals that were accepted whole, fewer after others, none for a
 // while where nothing is ever accepted.
 class DraftLength {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/core/parallel.h"
 #include "qkv/tensor/autograd.h"
 
@@ -154,6 +155,7 @@ Divergence measure_divergence(const Model& model, const Model& reference, std::s
   std::vector<RowDivergence> rows;
   std::vector<int64_t> counted;
   for (const WindowBatch& batch : batches_of(windows, options)) {
+    stop_if_interrupted();
     compare_batch(model, reference, batch, options.compute_type, rows);
     counted.insert(counted.end(), batch.counted.begin(), batch.counted.end());
     if (progress) progress(static_cast<int64_t>(counted.size()), static_cast<int64_t>(windows.size()));

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/core/json.h"
 #include "qkv/eval/divergence.h"
 #include "qkv/formats/checkpoint.h"
@@ -91,6 +92,7 @@ NamedTensors compute_outputs(const Model& model, const std::vector<std::vector<i
   Tensor all = equal ? Tensor::zeros({count, static_cast<int64_t>(rows[0].size()), width}) : Tensor();
   Tensor pooled = has_head ? Tensor() : Tensor::zeros({count, width});
   for (size_t r = 0; r < rows.size(); ++r) {
+    stop_if_interrupted();
     const auto length = static_cast<int64_t>(rows[r].size()), used = unmasked(rows, mask, r);
     for (const int32_t id : rows[r])
       require(id < info.vocabulary, "row {}: expected token ids below {}, found {}", r + 1, info.vocabulary,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "qkv/core/interrupt.h"
 #include "qkv/eval/scoring.h"
 #include "qkv/tensor/autograd.h"
 
@@ -17,6 +18,7 @@ Perplexity measure_perplexity(const Model& model, const Tokenizer& tokenizer, st
   int64_t counted = 0, bytes = 0, done = 0;
   const auto total = static_cast<int64_t>(windows.size());
   for (const WindowBatch& batch : batches_of(windows, options)) {
+    stop_if_interrupted();
     for (const TokenScore& score :
          score_rows(model, batch.hidden(model, options.compute_type), batch.targets)) {
       sum -= score.log_prob;

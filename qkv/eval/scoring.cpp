@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/core/parallel.h"
 #include "qkv/tensor/autograd.h"
 
@@ -134,6 +135,7 @@ std::vector<ContinuationScore> score_continuations(const Model& model, const std
   int64_t tokens = 0, done = 0;
   const auto flush = [&] {
     if (batch.empty()) return;
+    stop_if_interrupted();
     score_batch(model, batch, options, scores);
     done += static_cast<int64_t>(batch.size());
     batch.clear();

@@ -22,7 +22,7 @@ struct Bundle {
 struct LoadOptions {
   Residence residence = Residence::inference;
   bool tokenizer_required = true;
-  std::vector<AdapterRequest> adapters;  // put over the weights, in this order
+  std::vector<AdapterRequest> adapters = {};  // put over the weights, in this order
 };
 
 // Opens what is at `path`. Error if the model has no config, its tokenizer is missing though required, or the

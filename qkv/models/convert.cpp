@@ -39,7 +39,7 @@ class Delivery {
   }
 
   Tensor next(const TensorEntry& entry) {
-    require(!interrupted(), "interrupted; nothing was written");
+    stop_if_interrupted();
     release();
     const PlannedTensor& planned = *planned_.at(entry.name);
     Tensor tensor = make_tensor(source_, planned);

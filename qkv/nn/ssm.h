@@ -24,6 +24,7 @@ class RecurrentState : public LayerState {
   uint64_t bytes() const override { return convolution_.bytes() + state_.bytes(); }
   // To the current length or to the very beginning; Error otherwise, since tokens are not kept one by one.
   void truncate(int64_t length) override;
+  bool can_truncate() const override { return false; }
 
  private:
   Tensor convolution_, state_;

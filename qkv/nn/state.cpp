@@ -87,6 +87,10 @@ uint64_t SequenceState::bytes() const {
   return total;
 }
 
+bool SequenceState::can_truncate() const {
+  return std::all_of(layers.begin(), layers.end(), [](const auto& layer) { return layer->can_truncate(); });
+}
+
 void SequenceState::truncate(int64_t new_length) {
   for (auto& layer : layers) layer->truncate(new_length);
   length = new_length;

@@ -16,6 +16,8 @@ class LayerState {
   virtual uint64_t bytes() const = 0;
   // Forgets everything after the first `length` tokens. Error if the state cannot (a recurrent one).
   virtual void truncate(int64_t length) = 0;
+  // Whether it can at all: the tokens of one pass can be taken back. A recurrent state has no way back.
+  virtual bool can_truncate() const { return true; }
 };
 
 // Keys and values of one attention layer, contiguous. With a window only what later tokens can still see is
@@ -53,6 +55,7 @@ struct SequenceState {
   int64_t length = 0;  // tokens seen
   uint64_t bytes() const;
   void truncate(int64_t new_length);
+  bool can_truncate() const;
 };
 
 }  // namespace qkv

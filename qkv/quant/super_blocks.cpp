@@ -96,24 +96,13 @@ int multiple(float value, float unit, int least, int most) {
 template <class Block>
 class AffineSearch {
   using Rule = AffineRule<Block>;
-  static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
 
  public:
-  explicit AffineSearch(const BlockSource& source)
-      : source_(source), batch_(source, Rule::n, groups, Rule::magnitudes) {}
+  static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
+  explicit AffineSearch(const BlockSource& source) : batch_(source, Rule::n, groups, Rule::magnitudes) {}
 
-  void run(Block* out) {
-    constexpr int kBlocks = kGroupLanes / groups;
-    for (int64_t first = 0; first < source_.blocks; first += kBlocks) {
-      const int blocks = static_cast<int>(std::min<int64_t>(kBlocks, source_.blocks - first));
-      batch_.load(first * Block::length, blocks * groups);
-      const Choice best = search();
-      encode(best, nullptr);
-      for (int b = 0; b < blocks; ++b) write(best, b * groups, out[first + b]);
-    }
-  }
+  void load(int64_t first, int count) { batch_.load(first * Block::length, count * groups); }
 
- private:
   Choice search() {
     k_.fit_affine(batch_.x(), batch_.w(), Rule::n, Rule::most, true, Rule::steps, wanted_scale_.data(),
                   wanted_offset_.data());
@@ -136,6 +125,27 @@ class AffineSearch {
     return best;
   }
 
+  void encode(const Choice& choice, GroupSums* sums) {
+    GroupFloats scales, offsets;
+    for (size_t g = 0; g < kGroupLanes; ++g) {
+      scales[g] = choice.d[g] * static_cast<float>(choice.scale[g]);
+      offsets[g] = -(choice.dmin[g] * static_cast<float>(choice.least[g]));
+    }
+    k_.encode_affine(batch_.x(), batch_.w(), Rule::n, Rule::most, scales.data(), offsets.data(),
+                     lanes_.data(), sums);
+  }
+
+  void write(const Choice& choice, int first, Block& block) {
+    int8_t codes[Block::length];
+    block = {};
+    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
+    block.dmin = finite_f16(choice.dmin[static_cast<size_t>(first)]);
+    pack_scales(&choice.scale[static_cast<size_t>(first)], &choice.least[static_cast<size_t>(first)], block);
+    take_codes(lanes_.data(), Rule::n, first, groups, codes);
+    pack_codes(codes, block);
+  }
+
+ private:
   void set_units(Choice& choice, size_t first, float d, float dmin) {
     d = rounded_to_f16(d);
     dmin = rounded_to_f16(dmin);
@@ -200,27 +210,6 @@ class AffineSearch {
     }
   }
 
-  void encode(const Choice& choice, GroupSums* sums) {
-    GroupFloats scales, offsets;
-    for (size_t g = 0; g < kGroupLanes; ++g) {
-      scales[g] = choice.d[g] * static_cast<float>(choice.scale[g]);
-      offsets[g] = -(choice.dmin[g] * static_cast<float>(choice.least[g]));
-    }
-    k_.encode_affine(batch_.x(), batch_.w(), Rule::n, Rule::most, scales.data(), offsets.data(),
-                     lanes_.data(), sums);
-  }
-
-  void write(const Choice& choice, int first, Block& block) {
-    int8_t codes[Block::length];
-    block = {};
-    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
-    block.dmin = finite_f16(choice.dmin[static_cast<size_t>(first)]);
-    pack_scales(&choice.scale[static_cast<size_t>(first)], &choice.least[static_cast<size_t>(first)], block);
-    take_codes(lanes_.data(), Rule::n, first, groups, codes);
-    pack_codes(codes, block);
-  }
-
-  const BlockSource& source_;
   const QuantizeKernels& k_ = quantize_kernels();
   GroupBatch batch_;
   GroupFloats wanted_scale_, wanted_offset_;
@@ -233,24 +222,13 @@ class AffineSearch {
 template <class Block>
 class ScaledSearch {
   using Rule = ScaledRule<Block>;
-  static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
 
  public:
-  explicit ScaledSearch(const BlockSource& source)
-      : source_(source), batch_(source, Rule::n, groups, Rule::magnitudes) {}
+  static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
+  explicit ScaledSearch(const BlockSource& source) : batch_(source, Rule::n, groups, Rule::magnitudes) {}
 
-  void run(Block* out) {
-    constexpr int kBlocks = kGroupLanes / groups;
-    for (int64_t first = 0; first < source_.blocks; first += kBlocks) {
-      const int blocks = static_cast<int>(std::min<int64_t>(kBlocks, source_.blocks - first));
-      batch_.load(first * Block::length, blocks * groups);
-      const Choice best = search();
-      encode(best, nullptr);
-      for (int b = 0; b < blocks; ++b) write(best, b * groups, out[first + b]);
-    }
-  }
+  void load(int64_t first, int count) { batch_.load(first * Block::length, count * groups); }
 
- private:
   Choice search() {
     k_.fit_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, Rule::steps, wanted_.data());
     Choice best;
@@ -285,6 +263,22 @@ class ScaledSearch {
     return best;
   }
 
+  void encode(const Choice& choice, GroupSums* sums) {
+    GroupFloats scales;
+    for (size_t g = 0; g < kGroupLanes; ++g) scales[g] = choice.d[g] * static_cast<float>(choice.scale[g]);
+    k_.encode_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, scales.data(), lanes_.data(), sums);
+  }
+
+  void write(const Choice& choice, int first, Block& block) {
+    int8_t codes[Block::length];
+    block = {};
+    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
+    pack_scales(&choice.scale[static_cast<size_t>(first)], block);
+    take_codes(lanes_.data(), Rule::n, first, groups, codes);
+    pack_codes(codes, block);
+  }
+
+ private:
   // Every group: the best of its multiple alone, or of the multiples at most one off (3 candidates).
   void choose_multiples(Choice& choice, int candidates) {
     constexpr int kSteps[] = {0, -1, 1}, kMost = 3;
@@ -302,22 +296,6 @@ class ScaledSearch {
     for (size_t g = 0; g < kGroupLanes; ++g) choice.scale[g] = scale[static_cast<size_t>(chosen[g])][g];
   }
 
-  void encode(const Choice& choice, GroupSums* sums) {
-    GroupFloats scales;
-    for (size_t g = 0; g < kGroupLanes; ++g) scales[g] = choice.d[g] * static_cast<float>(choice.scale[g]);
-    k_.encode_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, scales.data(), lanes_.data(), sums);
-  }
-
-  void write(const Choice& choice, int first, Block& block) {
-    int8_t codes[Block::length];
-    block = {};
-    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
-    pack_scales(&choice.scale[static_cast<size_t>(first)], block);
-    take_codes(lanes_.data(), Rule::n, first, groups, codes);
-    pack_codes(codes, block);
-  }
-
-  const BlockSource& source_;
   const QuantizeKernels& k_ = quantize_kernels();
   GroupBatch batch_;
   GroupFloats wanted_;
@@ -325,22 +303,36 @@ class ScaledSearch {
   std::array<int8_t, static_cast<size_t>(Rule::n) * kGroupLanes> lanes_;
 };
 
+// As many whole blocks at a time as there are lanes for their groups.
+template <class Search, class Block>
+void search_blocks(const BlockSource& source, Block* out) {
+  constexpr int kBlocks = kGroupLanes / Search::groups;
+  Search search(source);
+  for (int64_t first = 0; first < source.blocks; first += kBlocks) {
+    const int count = static_cast<int>(std::min<int64_t>(kBlocks, source.blocks - first));
+    search.load(first, count);
+    const Choice best = search.search();
+    search.encode(best, nullptr);
+    for (int b = 0; b < count; ++b) search.write(best, b * Search::groups, out[first + b]);
+  }
+}
+
 }  // namespace
 
 void quantize_super_blocks(BlockType type, const BlockSource& source, void* out) {
   switch (type) {
     case BlockType::q2_k:
-      return AffineSearch<BlockQ2K>(source).run(static_cast<BlockQ2K*>(out));
+      return search_blocks<AffineSearch<BlockQ2K>>(source, static_cast<BlockQ2K*>(out));
     case BlockType::q4_k:
-      return AffineSearch<BlockQ4K>(source).run(static_cast<BlockQ4K*>(out));
+      return search_blocks<AffineSearch<BlockQ4K>>(source, static_cast<BlockQ4K*>(out));
     case BlockType::q5_k:
-      return AffineSearch<BlockQ5K>(source).run(static_cast<BlockQ5K*>(out));
+      return search_blocks<AffineSearch<BlockQ5K>>(source, static_cast<BlockQ5K*>(out));
     case BlockType::q3_k:
-      return ScaledSearch<BlockQ3K>(source).run(static_cast<BlockQ3K*>(out));
+      return search_blocks<ScaledSearch<BlockQ3K>>(source, static_cast<BlockQ3K*>(out));
     case BlockType::q6_k:
-      return ScaledSearch<BlockQ6K>(source).run(static_cast<BlockQ6K*>(out));
+      return search_blocks<ScaledSearch<BlockQ6K>>(source, static_cast<BlockQ6K*>(out));
     default:
-      return ScaledSearch<BlockIq4Xs>(source).run(static_cast<BlockIq4Xs*>(out));
+      return search_blocks<ScaledSearch<BlockIq4Xs>>(source, static_cast<BlockIq4Xs*>(out));
   }
 }
 

@@ -112,7 +112,7 @@ std::unique_ptr<Tokenizer> train(const BpeTrainerOptions& options, BpeTrainingRe
     Progress progress("merging", wanted, "tokens");
     while (merger.tokens().size() < wanted && merger.merge_once()) {
       progress.update(merger.tokens().size());
-      require(!interrupted(), "{}: interrupted", kWhere);
+      stop_if_interrupted();
     }
   }
   made.merge_seconds = seconds_since(merging);

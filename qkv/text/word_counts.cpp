@@ -90,10 +90,6 @@ std::vector<WordCount> join(std::vector<std::unique_ptr<ThreadState>> states) {
   return words;
 }
 
-void stop_if_interrupted() {
-  require(!interrupted(), "counting words: interrupted");
-}
-
 }  // namespace
 
 std::vector<WordCount> WordCounter::count_files(std::span<const std::string> paths) const {

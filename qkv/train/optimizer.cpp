@@ -96,6 +96,38 @@ void Optimizer::make_states() {
   has_states_ = true;
 }
 
+void bind(ConfigTable& table, OptimizerConfig& config) {
+  table.bind("optimizer.name", &config.kind, "how parameters follow gradients", optimizer_names());
+  table.bind("optimizer.lr", &config.lr, "peak learning rate", 0, 100);
+  table.bind("optimizer.beta1", &config.beta1, "decay of the first moment", 0, 0.999999);
+  table.bind("optimizer.beta2", &config.beta2, "decay of the second moment", 0, 0.999999);
+  table.bind("optimizer.eps", &config.eps, "added to the root of the second moment", 0, 1);
+  table.bind("optimizer.momentum", &config.momentum, "momentum of sgd, nesterov and muon", 0, 0.999999);
+  table.bind("optimizer.weight_decay", &config.weight_decay, "decoupled weight decay", 0, 10);
+  table.bind("optimizer.decay_all", &config.decay_all, "decay norms and biases too");
+}
+
+AdamWStep Optimizer::adamw_step(const Slot& slot, float lr, float grad_scale) const {
+  AdamWStep step;
+  step.lr = lr;
+  step.beta1 = static_cast<float>(config_.beta1);
+  step.beta2 = static_cast<float>(config_.beta2);
+  step.eps = static_cast<float>(config_.eps);
+  step.weight_decay = decay_of(slot);
+  step.bias_correction1 = static_cast<float>(bias_correction(config_.beta1));
+  step.bias_correction2 = static_cast<float>(bias_correction(config_.beta2));
+  step.grad_scale = grad_scale;
+  return step;
+}
+
+void Optimizer::adamw_update(Slot& slot, const float* g, float lr, float grad_scale) const {
+  const AdamWStep step = adamw_step(slot, lr, grad_scale);
+  float *p = slot.parameter.data<float>(), *m = slot.state[0].data<float>(), *v = slot.state[1].data<float>();
+  parallel_for(slot.parameter.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
+    kernels().adamw(step, p + begin, g + begin, m + begin, v + begin, end - begin);
+  });
+}
+
 double Optimizer::gradient_norm() const {
   double total = 0;
   for (const Slot& slot : slots_) {

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "qkv/core/config.h"
+#include "qkv/kernels/kernels.h"
 #include "qkv/nn/module.h"
 
 namespace qkv {
@@ -18,6 +20,9 @@ struct OptimizerConfig {
   std::string kind = "adamw";  // one of optimizer_kinds()
   double momentum = 0.9;       // sgd, nesterov, muon
 };
+
+// The keys "optimizer.*".
+void bind(ConfigTable& table, OptimizerConfig& config);
 
 // For every kind, its name and what it is; in the order of help texts.
 std::vector<std::pair<std::string, std::string>> optimizer_kinds();
@@ -72,6 +77,11 @@ class Optimizer {
   virtual void set_scalars(const std::vector<double>&) {}
   // After restore(): what follows from steps() alone.
   virtual void restored() {}
+
+  // AdamW, which other methods fall back on for some parameters: its settings for this step, and the whole
+  // update of a slot whose states begin with the two moments.
+  AdamWStep adamw_step(const Slot& slot, float lr, float grad_scale) const;
+  void adamw_update(Slot& slot, const float* gradient, float lr, float grad_scale) const;
 
   float decay_of(const Slot& slot) const { return slot.decay ? static_cast<float>(config_.weight_decay) : 0; }
   // 1 - beta^steps().

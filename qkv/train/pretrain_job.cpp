@@ -123,11 +123,11 @@ void write_traces(const PretrainSettings& s, Bundle& bundle, PackedWindows train
   initial.commit();
   const ScheduleConfig schedule = schedule_config(s);
   std::vector<double> rates;
-  for (int64_t step = 0; step < s.steps; ++step) rates.push_back(s.lr * schedule_factor(schedule, step + (schedule.warmup_steps > 0 ? 1 : 0)));
-  save_json(s.trace + ".settings.json", {{"lr", s.lr},
-                                         {"betas", {s.beta1, s.beta2}},
-                                         {"eps", s.eps},
-                                         {"weight_decay", s.weight_decay},
+  for (int64_t step = 0; step < s.steps; ++step) rates.push_back(s.optimizer.lr * schedule_factor(schedule, step + (schedule.warmup_steps > 0 ? 1 : 0)));
+  save_json(s.trace + ".settings.json", {{"lr", s.optimizer.lr},
+                                         {"betas", {s.optimizer.beta1, s.optimizer.beta2}},
+                                         {"eps", s.optimizer.eps},
+                                         {"weight_decay", s.optimizer.weight_decay},
                                          {"warmup_steps", schedule.warmup_steps},
                                          {"schedule", s.schedule},
                                          {"min_lr_ratio", s.min_lr_ratio},
@@ -141,7 +141,7 @@ TrainerConfig trainer_config(const PretrainSettings& s) {
   config.steps = s.steps;
   config.accumulation = s.accumulation;
   config.clip_norm = s.clip_norm;
-  config.optimizer = {s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, s.decay_all, s.optimizer, s.momentum};
+  config.optimizer = s.optimizer;
   config.schedule = schedule_config(s);
   config.log_interval = s.log_interval;
   config.eval_interval = s.eval_interval;
@@ -190,14 +190,7 @@ void PretrainSettings::bind(ConfigTable& t) {
   t.bind("model.attention_bias", &attention_bias, "biases on the attention's projections");
   t.bind("model.mlp_bias", &mlp_bias, "biases in the feed-forward network");
   t.bind("model.initializer_range", &initializer_range, "standard deviation of new weights", 0, 10);
-  t.bind("optimizer.name", &optimizer, "how parameters follow gradients", optimizer_names());
-  t.bind("optimizer.momentum", &momentum, "momentum of sgd, nesterov and muon", 0, 0.999999);
-  t.bind("optimizer.lr", &lr, "peak learning rate", 0, 100);
-  t.bind("optimizer.beta1", &beta1, "AdamW's decay of the first moment", 0, 0.999999);
-  t.bind("optimizer.beta2", &beta2, "AdamW's decay of the second moment", 0, 0.999999);
-  t.bind("optimizer.eps", &eps, "AdamW's epsilon", 0, 1);
-  t.bind("optimizer.weight_decay", &weight_decay, "decoupled weight decay", 0, 10);
-  t.bind("optimizer.decay_all", &decay_all, "decay norms and biases too");
+  qkv::bind(t, optimizer);
   t.bind("optimizer.clip_norm", &clip_norm, "clip the global gradient norm to this; 0: off", 0, 1e9);
   t.bind("schedule.kind", &schedule, "how the learning rate changes", schedule_kinds());
   t.bind("schedule.warmup_steps", &warmup_steps, "linear warmup; 0: warmup_ratio of all steps", 0);

@@ -27,10 +27,8 @@ struct PretrainSettings {
   double rope_theta = 10000, norm_eps = 1e-5, initializer_range = 0.02;
   bool tied = true, attention_bias = false, mlp_bias = false;
 
-  std::string optimizer = "adamw";
-  double momentum = 0.9;
-  double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip_norm = 1;
-  bool decay_all = false;
+  OptimizerConfig optimizer;
+  double clip_norm = 1;
   std::string schedule = "cosine";
   int64_t warmup_steps = 0;
   double warmup_ratio = 0.02, min_lr_ratio = 0.1, decay_fraction = 0.2;

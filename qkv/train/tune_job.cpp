@@ -132,7 +132,7 @@ TrainerConfig trainer_config(const TuneSettings& s) {
   config.steps = s.steps;
   config.accumulation = s.accumulation;
   config.clip_norm = s.clip_norm;
-  config.optimizer = {s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, false, s.optimizer, s.momentum};
+  config.optimizer = s.optimizer;
   config.schedule.kind = s.schedule;
   config.schedule.total_steps = s.steps;
   config.schedule.warmup_steps =
@@ -195,13 +195,7 @@ void TuneSettings::bind(ConfigTable& t) {
   t.bind("adapter.rank_stabilized", &rank_stabilized, "scale by alpha / sqrt(rank)");
   t.bind("adapter.dropout", &adapter_dropout, "probability, of what goes into an adapter", 0, 0.95);
   t.bind("adapter.targets", &targets, "ends of names of modules (q_proj,v_proj), or all-linear");
-  t.bind("optimizer.name", &optimizer, "how parameters follow gradients", optimizer_names());
-  t.bind("optimizer.momentum", &momentum, "momentum of sgd, nesterov and muon", 0, 0.999999);
-  t.bind("optimizer.lr", &lr, "peak learning rate", 0, 100);
-  t.bind("optimizer.beta1", &beta1, "decay of the first moment", 0, 0.999999);
-  t.bind("optimizer.beta2", &beta2, "decay of the second moment", 0, 0.999999);
-  t.bind("optimizer.eps", &eps, "added to the root of the second moment", 0, 1);
-  t.bind("optimizer.weight_decay", &weight_decay, "decoupled weight decay", 0, 10);
+  qkv::bind(t, optimizer);
   t.bind("optimizer.clip_norm", &clip_norm, "clip the global gradient norm to this; 0: off", 0, 1e9);
   t.bind("schedule.kind", &schedule, "of the learning rate", schedule_kinds());
   t.bind("schedule.warmup_ratio", &warmup_ratio, "part of all steps that warms up", 0, 1);

@@ -31,8 +31,8 @@ struct TuneSettings {
   double beta = 0.1, label_smoothing = 0, divergence_alpha = 1;
   bool reference_free = false;
 
-  std::string optimizer = "adamw";
-  double lr = 2e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, clip_norm = 1, momentum = 0.9;
+  OptimizerConfig optimizer = {.lr = 2e-4, .beta2 = 0.999, .weight_decay = 0};
+  double clip_norm = 1;
   std::string schedule = "cosine";
   double warmup_ratio = 0.03, min_lr_ratio = 0;
 

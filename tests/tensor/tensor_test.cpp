@@ -26,11 +26,17 @@ TEST(DTypes, NamesAndBytesAgree) {
     const DTypeTraits& row = traits(type);
     EXPECT_EQ(row.type, type);
     EXPECT_EQ(dtype_from_name(row.name), type) << row.name;
-    if (!row.safetensors.empty()) EXPECT_EQ(dtype_from_safetensors(row.safetensors), type) << row.name;
-    if (row.gguf >= 0) EXPECT_EQ(dtype_from_gguf(row.gguf), type) << row.name;
+    if (!row.safetensors.empty()) {
+      EXPECT_EQ(dtype_from_safetensors(row.safetensors), type) << row.name;
+    }
+    if (row.gguf >= 0) {
+      EXPECT_EQ(dtype_from_gguf(row.gguf), type) << row.name;
+    }
     EXPECT_EQ(dtype_bytes(type, static_cast<uint64_t>(row.block_length) * 3),
               static_cast<uint64_t>(row.block_bytes) * 3);
-    if (is_block(type)) EXPECT_THROW(dtype_bytes(type, 1), Error) << row.name;
+    if (is_block(type)) {
+      EXPECT_THROW(dtype_bytes(type, 1), Error) << row.name;
+    }
   }
   EXPECT_EQ(dtype_bytes(DType::q8_0, 64), 68u);
   EXPECT_EQ(dtype_bytes(DType::q4_k, 256), 144u);

@@ -1,11 +1,17 @@
 // Adam and its kin, as PyTorch has them (m, v: first and second moments, ^: divided by their bias
 // corrections).
-//   adamw    p -= lr (wd p + m^ / (sqrt(v^) + eps))                       Loshchilov & Hutter, arXiv
-//   1711.05101 adam     wd p is added to the gradient instead                        Kingma & Ba, arXiv
-//   1412.6980 amsgrad  adamw with v's largest value so far                          Reddi et al., arXiv
-//   1904.09237 adamax   p -= lr m^ / u, u = max(beta2 u, |g| + eps)                  Kingma & Ba, the same
-//   nadam    Nesterov's look-ahead, with a momentum that is warmed up     Dozat, ICLR 2016 workshop
-//   radam    the adaptive rate rectified while v is uncertain             Liu et al., arXiv 1908.03265
+//
+//   adamw: p -= lr (wd p + m^ / (sqrt(v^) + eps)); Loshchilov & Hutter, arXiv 1711.05101
+//
+//   adam: wd p is added to the gradient instead; Kingma & Ba, arXiv 1412.6980
+//
+//   amsgrad: adamw with v's largest value so far; Reddi et al., arXiv 1904.09237
+//
+//   adamax: p -= lr m^ / u, u = max(beta2 u, |g| + eps); Kingma & Ba, the same
+//
+//   nadam: Nesterov's look-ahead, with a momentum that is warmed up; Dozat, ICLR 2016 workshop
+//
+//   radam: the adaptive rate rectified while v is uncertain; Liu et al., arXiv 1908.03265
 #include <algorithm>
 #include <cmath>
 
@@ -34,20 +40,7 @@ class AdamW : public TwoMoments {
 
  protected:
   void update(Slot& slot, const float* g, float lr, float grad_scale) override {
-    AdamWStep step;
-    step.lr = lr;
-    step.beta1 = beta1();
-    step.beta2 = beta2();
-    step.eps = eps();
-    step.weight_decay = decay_of(slot);
-    step.bias_correction1 = static_cast<float>(bias_correction(config_.beta1));
-    step.bias_correction2 = static_cast<float>(bias_correction(config_.beta2));
-    step.grad_scale = grad_scale;
-    float *p = slot.parameter.data<float>(), *m = slot.state[0].data<float>(),
-          *v = slot.state[1].data<float>();
-    parallel_for(slot.parameter.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
-      kernels().adamw(step, p + begin, g + begin, m + begin, v + begin, end - begin);
-    });
+    adamw_update(slot, g, lr, grad_scale);
   }
 };
 

@@ -73,15 +73,7 @@ class AdamW8bit : public Optimizer {
   }
 
   void update(Slot& slot, const float* g, float lr, float grad_scale) override {
-    AdamWStep step;
-    step.lr = lr;
-    step.beta1 = static_cast<float>(config_.beta1);
-    step.beta2 = static_cast<float>(config_.beta2);
-    step.eps = static_cast<float>(config_.eps);
-    step.weight_decay = decay_of(slot);
-    step.bias_correction1 = static_cast<float>(bias_correction(config_.beta1));
-    step.bias_correction2 = static_cast<float>(bias_correction(config_.beta2));
-    step.grad_scale = grad_scale;
+    const AdamWStep step = adamw_step(slot, lr, grad_scale);
     const int64_t n = slot.parameter.elements();
     float* p = slot.parameter.data<float>();
     if (n < kLeast)

@@ -45,7 +45,7 @@ class Muon : public Optimizer {
     return {{"m", slot.parameter.shape()}, {"v", slot.parameter.shape()}};
   }
   void update(Slot& slot, const float* gradient, float lr, float grad_scale) override {
-    if (!is_hidden_matrix(slot)) return adamw(slot, gradient, lr, grad_scale);
+    if (!is_hidden_matrix(slot)) return adamw_update(slot, gradient, lr, grad_scale);
     float *p = slot.parameter.data<float>(), *m = slot.state[0].data<float>();
     const float momentum = static_cast<float>(config_.momentum);
     Tensor update = Tensor::empty(slot.parameter.shape());
@@ -60,21 +60,6 @@ class Muon : public Optimizer {
                 decay = decay_of(slot);
     const float* o = update.data<float>();
     for_elements(update.elements(), [&](int64_t i) { p[i] -= lr * (size * o[i] + decay * p[i]); });
-  }
-
- private:
-  void adamw(Slot& slot, const float* g, float lr, float grad_scale) {
-    AdamWStep step;
-    step.lr = lr;
-    step.beta1 = static_cast<float>(config_.beta1);
-    step.beta2 = static_cast<float>(config_.beta2);
-    step.eps = static_cast<float>(config_.eps);
-    step.weight_decay = decay_of(slot);
-    step.bias_correction1 = static_cast<float>(bias_correction(config_.beta1));
-    step.bias_correction2 = static_cast<float>(bias_correction(config_.beta2));
-    step.grad_scale = grad_scale;
-    kernels().adamw(step, slot.parameter.data<float>(), g, slot.state[0].data<float>(),
-                    slot.state[1].data<float>(), slot.parameter.elements());
   }
 };
 
