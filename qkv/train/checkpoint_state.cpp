@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
@@ -20,10 +21,35 @@ namespace fs = std::filesystem;
 
 constexpr const char* kStateFile = "trainer_state.json";
 constexpr const char* kOptimizerDirectory = "optimizer";
+constexpr const char* kRecipeDirectory = "recipe";
+
+using TensorWalk = std::function<void(const ParameterVisitor& visitor)>;
+
+void write_tensors(const std::string& directory, const TensorWalk& walk) {
+  fs::create_directories(directory);
+  std::vector<TensorEntry> entries;
+  std::unordered_map<std::string, Tensor> by_name;
+  walk([&](const std::string& name, Tensor& tensor) {
+    entries.push_back({name, tensor.dtype(), tensor.shape()});
+    by_name[name] = tensor;
+  });
+  if (!entries.empty()) write_hf_weights(directory, entries, [&](const TensorEntry& entry) { return by_name.at(entry.name); });
+}
+
+// In place: the optimizer holds the parameters' tensors.
+void read_tensors(const std::string& directory, const char* what, const TensorWalk& walk) {
+  const auto stored = open_checkpoint(directory + "/model.safetensors");
+  walk([&](const std::string& name, Tensor& tensor) {
+    const Tensor value = stored->read(name);
+    require(value.shape() == tensor.shape() && value.dtype() == tensor.dtype(), "{}: {} '{}': expected {}, found {}", directory, what, name,
+            describe(tensor), describe(value));
+    tensor.copy_from(value);
+  });
+}
 
 }  // namespace
 
-void save_training_state(const std::string& path, Bundle& bundle, Optimizer& optimizer, const TrainerProgress& progress,
+void save_training_state(const std::string& path, Bundle& bundle, Module* own, Optimizer& optimizer, const TrainerProgress& progress,
                          const Json& recipe_state, const Json& resolved_config) {
   AtomicDirectory target(path);
   if (bundle.adapters.empty()) {
@@ -31,15 +57,8 @@ void save_training_state(const std::string& path, Bundle& bundle, Optimizer& opt
   } else {
     bundle.adapters.back()->save_peft(target.path());
   }
-  const std::string optimizer_path = target.path() + "/" + kOptimizerDirectory;
-  fs::create_directories(optimizer_path);
-  std::vector<TensorEntry> states;
-  std::unordered_map<std::string, Tensor> by_name;
-  optimizer.visit_state([&](const std::string& name, Tensor& state) {
-    states.push_back({name, state.dtype(), state.shape()});
-    by_name[name] = state;
-  });
-  if (!states.empty()) write_hf_weights(optimizer_path, states, [&](const TensorEntry& entry) { return by_name.at(entry.name); });
+  write_tensors(target.path() + "/" + kOptimizerDirectory, [&](const ParameterVisitor& visitor) { optimizer.visit_state(visitor); });
+  if (own != nullptr) write_tensors(target.path() + "/" + kRecipeDirectory, [&](const ParameterVisitor& visitor) { own->visit("", visitor); });
   Json state = {{"step", progress.step},
                 {"tokens", progress.tokens},
                 {"best_valid_loss", std::isfinite(progress.best_valid_loss) ? Json(progress.best_valid_loss) : Json(nullptr)},
@@ -54,7 +73,7 @@ void save_training_state(const std::string& path, Bundle& bundle, Optimizer& opt
   target.commit();
 }
 
-void load_training_state(const std::string& path, Bundle& bundle, Optimizer& optimizer, TrainerProgress& progress, Json& recipe_state) {
+void load_training_state(const std::string& path, Bundle& bundle, Module* own, Optimizer& optimizer, TrainerProgress& progress, Json& recipe_state) {
   const Json json = load_json(path + "/" + kStateFile);
   const JsonView state(json, path + "/" + kStateFile);
   progress.step = state.integer("step");
@@ -71,17 +90,16 @@ void load_training_state(const std::string& path, Bundle& bundle, Optimizer& opt
   } else {
     bundle.adapters.back()->restore_peft(path);
   }
+  if (own != nullptr) {
+    const auto walk = [&](const ParameterVisitor& visitor) { own->visit("", visitor); };
+    read_tensors(path + "/" + kRecipeDirectory, "parameter", walk);
+    walk([](const std::string&, Tensor& tensor) { tensor.mark_modified(); });
+  }
   std::vector<double> scalars;
   if (const Json* stored = state.find("optimizer_scalars")) scalars = stored->get<std::vector<double>>();
   optimizer.restore(state.integer("optimizer_steps"), scalars);
   if (optimizer.steps() == 0) return;
-  const auto states = open_checkpoint(path + "/" + kOptimizerDirectory + "/model.safetensors");
-  optimizer.visit_state([&](const std::string& name, Tensor& moment) {
-    const Tensor stored = states->read(name);
-    require(stored.shape() == moment.shape() && stored.dtype() == moment.dtype(), "{}: optimizer state '{}': expected {}, found {}", path,
-            name, describe(moment), describe(stored));
-    moment.copy_from(stored);
-  });
+  read_tensors(path + "/" + kOptimizerDirectory, "optimizer state", [&](const ParameterVisitor& visitor) { optimizer.visit_state(visitor); });
 }
 
 std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string& output) {

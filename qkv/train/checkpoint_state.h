@@ -22,11 +22,11 @@ struct TrainerProgress {
   double elapsed_seconds = 0;
 };
 
-// With adapters in the bundle only the last is trained, and only it is saved.
-void save_training_state(const std::string& path, Bundle& bundle, Optimizer& optimizer, const TrainerProgress& progress,
+// With adapters in the bundle only the last is trained, and only it is saved. `own`: the recipe's parameters, or null.
+void save_training_state(const std::string& path, Bundle& bundle, Module* own, Optimizer& optimizer, const TrainerProgress& progress,
                          const Json& recipe_state, const Json& resolved_config);
 // Fills the model, the optimizer and the progress. Error naming what is missing or does not fit.
-void load_training_state(const std::string& path, Bundle& bundle, Optimizer& optimizer, TrainerProgress& progress, Json& recipe_state);
+void load_training_state(const std::string& path, Bundle& bundle, Module* own, Optimizer& optimizer, TrainerProgress& progress, Json& recipe_state);
 
 // Complete checkpoints under `output`/checkpoints with their steps, oldest first.
 std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string& output);

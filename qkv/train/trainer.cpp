@@ -32,6 +32,22 @@ Module& trained_module(Bundle& bundle) {
   return *bundle.adapters.back();
 }
 
+// What the optimizer visits: the model or the adapter, and what the recipe adds.
+struct Trained : Module {
+  Trained(Module& main, Module* added) : main(main), added(added) {}
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override {
+    main.visit(prefix, visitor);
+    if (added != nullptr) added->visit(prefix + "recipe.", visitor);
+  }
+  Module& main;
+  Module* added;
+};
+
+std::unique_ptr<Optimizer> optimizer_of(Bundle& bundle, Recipe& recipe, const OptimizerConfig& config) {
+  Trained trained(trained_module(bundle), recipe.own_parameters());
+  return make_optimizer(trained, config);
+}
+
 Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 }  // namespace
@@ -69,7 +85,7 @@ Trainer::Trainer(Bundle& bundle, Recipe& recipe, const TrainerConfig& config, st
       config_(config),
       output_(std::move(output)),
       resolved_(std::make_unique<Json>(std::move(resolved))),
-      optimizer_(make_optimizer(trained_module(bundle), config.optimizer)),
+      optimizer_(optimizer_of(bundle, recipe, config.optimizer)),
       state_(std::make_unique<State>()) {
   fs::create_directories(output_ + "/checkpoints");
   if (!bundle.adapters.empty()) {
@@ -83,7 +99,7 @@ bool Trainer::resume() {
   const std::string path = newest_checkpoint(output_);
   if (path.empty()) return false;
   Json recipe_state;
-  load_training_state(path, bundle_, *optimizer_, state_->progress, recipe_state);
+  load_training_state(path, bundle_, recipe_.own_parameters(), *optimizer_, state_->progress, recipe_state);
   recipe_.restore(recipe_state);
   state_->elapsed_before = state_->progress.elapsed_seconds;
   append_metrics({{"kind", "event"}, {"step", state_->progress.step}, {"text", "resumed"}});
@@ -160,7 +176,7 @@ void Trainer::append_metrics(const Json& line) {
 void Trainer::save_checkpoint() {
   state_->progress.elapsed_seconds = state_->elapsed();
   const std::string path = fmt::format("{}/checkpoints/step-{:08}", output_, state_->progress.step);
-  save_training_state(path, bundle_, *optimizer_, state_->progress, recipe_.state(), *resolved_);
+  save_training_state(path, bundle_, recipe_.own_parameters(), *optimizer_, state_->progress, recipe_.state(), *resolved_);
   rotate_checkpoints();
 }
 
@@ -180,9 +196,11 @@ void Trainer::print_progress(const StepNumbers& numbers) {
   const double mfu = s.line_flops / std::max(1e-9, s.line_seconds) / s.peak_flops;
   const MemoryUse memory = memory_use();
   const double loss = s.loss_sum / static_cast<double>(std::max<int64_t>(1, s.loss_steps));
-  append_metrics({{"kind", "train"}, {"step", s.progress.step}, {"tokens", s.progress.tokens}, {"loss", loss}, {"lr", numbers.lr},
-                  {"grad_norm", number_or_null(numbers.gradient_norm)}, {"tokens_per_second", rate}, {"mfu", mfu},
-                  {"memory_bytes", memory.peak}, {"elapsed_seconds", s.elapsed()}});
+  Json record = {{"kind", "train"}, {"step", s.progress.step}, {"tokens", s.progress.tokens}, {"loss", loss}, {"lr", numbers.lr},
+                 {"grad_norm", number_or_null(numbers.gradient_norm)}, {"tokens_per_second", rate}, {"mfu", mfu},
+                 {"memory_bytes", memory.peak}, {"elapsed_seconds", s.elapsed()}};
+  for (const auto& [name, value] : recipe_.take_metrics()) record[name] = number_or_null(value);
+  append_metrics(record);
   const double left = static_cast<double>(config_.steps - s.progress.step) * s.line_seconds / static_cast<double>(std::max<int64_t>(1, s.loss_steps));
   const std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  |g| {:.2f}  {:.0f} tok/s  MFU {:.0f}%  {} left  {}",
                                        s.progress.step, config_.steps, loss, numbers.lr, numbers.gradient_norm, rate, 100 * mfu,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,6 +41,10 @@ class Recipe {
   // The data cursor.
   virtual Json state() const = 0;
   virtual void restore(const Json& state) = 0;
+  // Parameters beside the model's or the adapter's that are trained and kept in checkpoints (a value head); null: none.
+  virtual Module* own_parameters() { return nullptr; }
+  // Numbers about what was done since the last call, by name, for the progress line's record in metrics.jsonl.
+  virtual std::map<std::string, double> take_metrics() { return {}; }
 };
 
 struct TrainerConfig {
