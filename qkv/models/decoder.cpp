@@ -1,8 +1,10 @@
 #include "qkv/models/decoder.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
+#include "qkv/core/rng.h"
 
 namespace qkv {
 namespace {
@@ -33,6 +35,22 @@ Tensor run_twice(const DecoderBlock& block, const Tensor& x, const Pass& pass, c
       {x});
   pass.router_logits->push_back(ops::slice_cols(both, x.cols(), both.cols()));
   return ops::cast(ops::slice_cols(both, 0, x.cols()), x.dtype());
+}
+
+// NEFTune's noise, (T, columns): uniform within alpha / sqrt(tokens of the sequence * columns). Its stream lies
+// between the layers' and the adapters'.
+Tensor embedding_noise(const Pass& pass, int64_t columns) {
+  constexpr uint64_t kStream = 1 << 18;
+  Tensor noise = Tensor::empty({pass.tokens(), columns});
+  const std::vector<int64_t>& offsets = pass.sequences.offsets;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const auto values = static_cast<double>((offsets[s + 1] - offsets[s]) * columns);
+    const float bound = pass.embedding_noise / static_cast<float>(std::sqrt(std::max(1.0, values)));
+    Rng rng = Rng(pass.dropout_seed, pass.dropout_stream + kStream).split(s);
+    for (int64_t i = offsets[s] * columns; i < offsets[s + 1] * columns; ++i)
+      noise.data<float>()[i] = bound * (2 * rng.uniform() - 1);
+  }
+  return noise;
 }
 
 }  // namespace
@@ -76,6 +94,7 @@ Tensor Decoder::embed(const std::vector<int32_t>& tokens, const Pass& pass) cons
   Tensor x =
       ops::embedding(tokens, embedding_, config_.f32_residual ? DType::f32 : pass.compute_type);  // (T, E)
   if (config_.embedding_scale != 1) x = ops::scale(x, config_.embedding_scale);
+  if (pass.embedding_noise > 0) x = ops::add(x, embedding_noise(pass, x.cols()).to(x.dtype()));
   if (project_in_) x = project_in_->forward(x, pass);
   if (config_.learned_positions) {
     std::vector<int32_t> rows = pass.positions;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "qkv/core/error.h"
+#include "qkv/tensor/batch_invariance.h"
 
 namespace qkv {
 namespace {
@@ -19,6 +20,19 @@ std::optional<Norm> head_norm(const AttentionConfig& config, int heads) {
       return Norm(config.qk_norm_config, int64_t{heads} * config.head_dim);
   }
   return std::nullopt;
+}
+
+// Every sequence cut at shift, shift + group, shift + 2 group, ... from its beginning.
+ops::PackedSequences cut_into_groups(const ops::PackedSequences& sequences, int64_t group, int64_t shift) {
+  ops::PackedSequences groups;
+  groups.offsets.push_back(0);
+  for (size_t s = 0; s + 1 < sequences.offsets.size(); ++s) {
+    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
+    for (int64_t cut = begin + (shift > 0 ? shift : group); cut < end; cut += group)
+      groups.offsets.push_back(cut);
+    if (end > begin) groups.offsets.push_back(end);
+  }
+  return groups;
 }
 
 }  // namespace
@@ -64,7 +78,33 @@ Tensor SelfAttention::forward(const Tensor& x, const Pass& pass, const ops::Rope
   Tensor v = heads[2];                                // (T, n_kv_heads * D)
   if (config_.clip > 0) v = ops::clamp(v, config_.clip);
   if (pass.incremental()) return out_.forward(attend_incrementally(q, k, v, pass, layer), pass);
+  if (pass.attention_group > 0) return out_.forward(attend_in_groups(q, k, v, pass), pass);
   return out_.forward(ops::attention(q, k, v, pass.sequences, spec_), pass);
+}
+
+// The paper rolls the shifted heads' tokens so that the first join the last in one group, and masks; cutting
+// at other places instead leaves those two as groups of their own and needs no mask.
+Tensor SelfAttention::attend_in_groups(const Tensor& q, const Tensor& k, const Tensor& v,
+                                       const Pass& pass) const {
+  const bool shared = config_.n_kv_heads == 1;  // both halves of the queries read the only key/value head
+  require(config_.n_heads % 2 == 0 && (shared || config_.n_kv_heads % 2 == 0),
+          "attention: shifted sparse attention: expected an even number of heads, found {} and {} of keys",
+          config_.n_heads, config_.n_kv_heads);
+  AttentionSpec half = spec_;
+  half.n_heads /= 2;
+  if (!shared) half.n_kv_heads /= 2;
+  std::vector<Tensor> parts;
+  for (int64_t i : {0, 1}) {
+    const auto columns = [&](const Tensor& x, bool whole) {
+      const int64_t width = x.cols() / 2;
+      return whole ? x : ops::slice_cols(x, i * width, (i + 1) * width);
+    };
+    if (i == 1 && spec_.alibi_slopes != nullptr) half.alibi_slopes = spec_.alibi_slopes + half.n_heads;
+    const int64_t shift = i == 0 ? 0 : pass.attention_group / 2;
+    parts.push_back(ops::attention(columns(q, false), columns(k, shared), columns(v, shared),
+                                   cut_into_groups(pass.sequences, pass.attention_group, shift), half));
+  }
+  return ops::concat_cols(parts);
 }
 
 // Each sequence's new tokens attend to its own cache, which they join first.
@@ -74,10 +114,13 @@ Tensor SelfAttention::attend_incrementally(const Tensor& q, const Tensor& k, con
   for (size_t s = 0; s < pass.states.size(); ++s) {
     const int64_t begin = pass.sequences.offsets[s], end = pass.sequences.offsets[s + 1];
     auto& cache = dynamic_cast<KvState&>(*pass.states[s]->layers[layer]);
-    cache.append(k.row_view(begin, end), v.row_view(begin, end));
-    Tensor part = mixed.row_view(begin, end);
-    ops::attend_cached(q.row_view(begin, end), cache.keys(), cache.values(), part, spec_);
-    cache.trim();
+    const int64_t step = batch_invariant() ? 1 : end - begin;
+    for (int64_t first = begin; first < end; first += step) {
+      cache.append(k.row_view(first, first + step), v.row_view(first, first + step));
+      Tensor part = mixed.row_view(first, first + step);
+      ops::attend_cached(q.row_view(first, first + step), cache.keys(), cache.values(), part, spec_);
+      cache.trim();
+    }
   }
   return mixed;
 }

@@ -45,6 +45,8 @@ class SelfAttention : public Mixer {
  private:
   // q or k (T, heads * head_dim), as attention wants it.
   Tensor prepare(Tensor x, const std::optional<Norm>& norm, const ops::RopeTable* rope) const;
+  // Shifted sparse attention in the pass's groups; q, k and v as they enter attention.
+  Tensor attend_in_groups(const Tensor& q, const Tensor& k, const Tensor& v, const Pass& pass) const;
   Tensor attend_incrementally(const Tensor& q, const Tensor& k, const Tensor& v, const Pass& pass,
                               size_t layer) const;
 

@@ -24,6 +24,11 @@ struct Pass {
   float dropout = 0;           // probability
   uint64_t dropout_seed = 0;   // the mask of layer l's site s is the stream dropout_stream + 16 l + s of this seed
   uint64_t dropout_stream = 0;
+  // NEFTune (Jain et al., arXiv 2310.05914): embeddings get noise, uniform within noise / sqrt(tokens of the sequence * C).
+  float embedding_noise = 0;
+  // > 0: shifted sparse attention (LongLoRA: Chen et al., arXiv 2309.12307): half of the heads attend within groups of so many
+  // tokens, the others within groups that lie half a group further on.
+  int64_t attention_group = 0;
   std::vector<Tensor>* router_logits = nullptr;  // if set, every mixture of experts appends its logits (T, experts)
   bool checkpoint_activations = false;  // keep only each block's input, run blocks again in backward
 
