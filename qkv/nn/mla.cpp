@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "qkv/core/error.h"
+#include "qkv/tensor/batch_invariance.h"
 
 namespace qkv {
 
@@ -57,15 +58,18 @@ Tensor Mla::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rop
   for (size_t s = 0; s < pass.states.size(); ++s) {
     const int64_t begin = pass.sequences.offsets[s], end = pass.sequences.offsets[s + 1];
     auto& cache = dynamic_cast<KvState&>(*pass.states[s]->layers[layer]);
-    cache.append(rows.row_view(begin, end));
-    const Tensor part = q.row_view(begin, end), cached = cache.keys();
-    // Products per head and cached token of either form, whichever is less. Expanding has a cost of its own
-    // per cached token, attending to latents one per score.
-    const int64_t n = end - begin, heads = config_.nope_dim + config_.v_dim;
-    const int64_t expanded = config_.kv_rank * heads + n * (heads + config_.rope_dim);
-    const int64_t absorbed = n * (2 * config_.kv_rank + config_.rope_dim);
-    mixed.row_view(begin, end)
-        .copy_from(expanded < absorbed ? attend_expanded(part, cached) : attend_absorbed(part, cached));
+    const int64_t n = batch_invariant() ? 1 : end - begin;
+    for (int64_t first = begin; first < end; first += n) {
+      cache.append(rows.row_view(first, first + n));
+      const Tensor part = q.row_view(first, first + n), cached = cache.keys();
+      // Products per head and cached token of either form, whichever is less. Expanding has a cost of its own
+      // per cached token, attending to latents one per score.
+      const int64_t heads = config_.nope_dim + config_.v_dim;
+      const int64_t expanded = config_.kv_rank * heads + n * (heads + config_.rope_dim);
+      const int64_t absorbed = n * (2 * config_.kv_rank + config_.rope_dim);
+      mixed.row_view(first, first + n)
+          .copy_from(expanded < absorbed ? attend_expanded(part, cached) : attend_absorbed(part, cached));
+    }
   }
   return out_.forward(mixed, pass);
 }

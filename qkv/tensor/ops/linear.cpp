@@ -1,6 +1,7 @@
 // Matrix products: a layer's x w^T + b, and the plain product.
 #include <cstring>
 
+#include "qkv/tensor/batch_invariance.h"
 #include "qkv/tensor/gemm.h"
 #include "qkv/tensor/ops/detail.h"
 #include "qkv/tensor/ops/weight_product.h"
@@ -56,7 +57,7 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
   // The same products on the tape and off it, so that what activation checkpointing runs twice is the same bits twice.
   const Tensor stored = compute_copy(w, x.dtype());
   Tensor y;
-  if (detail::are_few_rows(rows, stored.dtype())) {
+  if (batch_invariant() || detail::are_few_rows(rows, stored.dtype())) {
     y = detail::few_rows_product(x, stored);
   } else {
     y = Tensor::empty({rows, n}, x.dtype());

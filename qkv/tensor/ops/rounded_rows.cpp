@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "qkv/tensor/batch_invariance.h"
 #include "qkv/tensor/convert.h"
 #include "qkv/tensor/ops/detail.h"
 #include "qkv/tensor/ops/row_streams.h"
@@ -58,6 +59,30 @@ void multiply_many(const Int8Rows& x, std::span<const BlockProduct> products) {
   });
 }
 
+Int8Rows one_row(const Int8Rows& x, int64_t r) {
+  Int8Rows row = x;
+  row.codes += r * x.cols;
+  row.scales += r * (x.cols / 32);
+  row.sums32 += r * (x.cols / 32);
+  row.sums16 += r * (x.cols / 16);
+  row.code_sums16 += r * (x.cols / 16);
+  row.rows = 1;
+  return row;
+}
+
+// With the bits that each token has alone: rows of a weight meet one token after the other, in the cache.
+void multiply_alone(const Int8Rows& x, std::span<const BlockProduct> products) {
+  std::vector<StoredRows> matrices;
+  matrices.reserve(products.size());
+  for (const BlockProduct& product : products) matrices.push_back({product.weight->dim(0), row_bytes(*product.weight)});
+  stream_rows(matrices, 4, [&](size_t m, int64_t first, int64_t count, int) {
+    BlockProduct product = products[m];
+    for (int64_t r = 0; r < x.rows; ++r, product.y += product.stride) {
+      multiply_rows(one_row(x, r), product, first, count, nullptr);
+    }
+  });
+}
+
 }  // namespace
 
 RoundedRows::RoundedRows(const Tensor& x) {
@@ -86,7 +111,9 @@ bool takes_rounded_rows(DType weight) {
 }
 
 void rounded_products(const RoundedRows& x, std::span<const BlockProduct> products) {
-  if (x.rows().rows <= kStreamedRows) {
+  if (batch_invariant()) {
+    multiply_alone(x.rows(), products);
+  } else if (x.rows().rows <= kStreamedRows) {
     multiply_few(x.rows(), products);
   } else {
     multiply_many(x.rows(), products);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "qkv/tensor/batch_invariance.h"
 #include "qkv/tensor/convert.h"
 #include "qkv/tensor/gemm.h"
 #include "qkv/tensor/ops/detail.h"
@@ -74,6 +75,7 @@ Tensor few_rows_product(const Tensor& x, const Tensor& w) {
   Tensor y = Tensor::empty({rows, n});
   const float* in = wide.data<float>();
   float* out = y.data<float>();
+  const bool alone = batch_invariant();  // matvecs() has it so in any case
   const StoredRows stored = {n, static_cast<int64_t>(dtype_bytes(w.dtype(), static_cast<uint64_t>(k)))};
   stream_rows({&stored, 1}, 4, [&](size_t, int64_t begin, int64_t count, int) {
     switch (w.dtype()) {
@@ -87,8 +89,11 @@ Tensor few_rows_product(const Tensor& x, const Tensor& w) {
         break;
     }
     const BlockType block = block_type(w.dtype()).value();
-    kernels().blocks.product[block](w.raw() + dtype_bytes(w.dtype(), static_cast<uint64_t>(begin * k)), in,
-                                    out + begin, count, k, rows, n);
+    const std::byte* blocks = w.raw() + dtype_bytes(w.dtype(), static_cast<uint64_t>(begin * k));
+    const int64_t together = alone ? 1 : rows;
+    for (int64_t r = 0; r < rows; r += together) {
+      kernels().blocks.product[block](blocks, in + r * k, out + r * n + begin, count, k, together, n);
+    }
   });
   return y.to(x.dtype());
 }
