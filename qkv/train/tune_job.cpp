@@ -24,33 +24,6 @@ const std::vector<std::string> kFreeKeys = {"train.log_interval",        "train.
                                             "train.checkpoint_interval", "train.keep_last",
                                             "train.save_dtype",          "threads"};
 
-bool with_adapter(const TuneSettings& s) {
-  return s.adapter != "none";
-}
-
-AdapterConfig adapter_config(const TuneSettings& s) {
-  AdapterConfig config;
-  if (s.adapter == "ia3") config.kind = AdapterConfig::Kind::ia3;
-  if (s.adapter == "vera") config.kind = AdapterConfig::Kind::vera;
-  config.decomposed = s.adapter == "dora";
-  config.rank = s.rank;
-  config.alpha = s.alpha;
-  config.rank_stabilized = s.rank_stabilized;
-  config.dropout = s.adapter_dropout;
-  config.targets = s.targets;
-  config.base_model = s.model;
-  return config;
-}
-
-// A vocabulary without a template gets the plain one, so that the tuned model is spoken to as it was trained.
-void give_template(Bundle& bundle) {
-  if (bundle.tokenizer->chat_template()) return;
-  std::unique_ptr<Tokenizer> own = tokenizer_from_files(bundle.tokenizer->files(), bundle.path);
-  own->set_chat_template(plain_chat_template());
-  bundle.tokenizer = std::move(own);
-  log_info("{}: has no chat template; chats are written as 'Question: ...' and 'Answer: ...'", bundle.path);
-}
-
 std::vector<Record> read_all(const std::vector<std::string>& files, const TuneSettings& s, bool chat) {
   std::vector<Record> records;
   std::optional<RecordSchema> schema;
@@ -127,25 +100,6 @@ std::vector<PreferencePair> limited_pairs(const char* what, Samples samples, int
   return pairs;
 }
 
-TrainerConfig trainer_config(const TuneSettings& s) {
-  TrainerConfig config;
-  config.steps = s.steps;
-  config.accumulation = s.accumulation;
-  config.clip_norm = s.clip_norm;
-  config.optimizer = s.optimizer;
-  config.schedule.kind = s.schedule;
-  config.schedule.total_steps = s.steps;
-  config.schedule.warmup_steps =
-      static_cast<int64_t>(std::llround(s.warmup_ratio * static_cast<double>(s.steps)));
-  config.schedule.min_ratio = s.min_lr_ratio;
-  config.log_interval = s.log_interval;
-  config.eval_interval = s.eval_interval;
-  config.checkpoint_interval = s.checkpoint_interval;
-  config.keep_last = s.keep_last;
-  config.save_type = *dtype_from_name(s.save_dtype);
-  return config;
-}
-
 // Steps that make the wanted number of epochs of so many tokens or pairs.
 int64_t steps_of(const TuneSettings& s, double items, int64_t per_batch) {
   const double per_step = static_cast<double>(per_batch * s.accumulation);
@@ -163,6 +117,86 @@ void hold_back(std::vector<Item>& train, std::vector<Item>& valid, double fracti
 }
 
 }  // namespace
+
+AdapterConfig TuneSettings::adapter_config() const {
+  AdapterConfig config;
+  if (adapter == "ia3") config.kind = AdapterConfig::Kind::ia3;
+  if (adapter == "vera") config.kind = AdapterConfig::Kind::vera;
+  config.decomposed = adapter == "dora";
+  config.rank = rank;
+  config.alpha = alpha;
+  config.rank_stabilized = rank_stabilized;
+  config.dropout = adapter_dropout;
+  config.targets = targets;
+  config.base_model = model;
+  return config;
+}
+
+TrainerConfig TuneSettings::trainer_config() const {
+  TrainerConfig config;
+  config.steps = steps;
+  config.accumulation = accumulation;
+  config.clip_norm = clip_norm;
+  config.optimizer = optimizer;
+  config.schedule.kind = schedule;
+  config.schedule.total_steps = steps;
+  config.schedule.warmup_steps =
+      static_cast<int64_t>(std::llround(warmup_ratio * static_cast<double>(steps)));
+  config.schedule.min_ratio = min_lr_ratio;
+  config.log_interval = log_interval;
+  config.eval_interval = eval_interval;
+  config.checkpoint_interval = checkpoint_interval;
+  config.keep_last = keep_last;
+  config.save_type = *dtype_from_name(save_dtype);
+  return config;
+}
+
+void give_template(Bundle& bundle) {
+  if (bundle.tokenizer->chat_template()) return;
+  std::unique_ptr<Tokenizer> own = tokenizer_from_files(bundle.tokenizer->files(), bundle.path);
+  own->set_chat_template(plain_chat_template());
+  bundle.tokenizer = std::move(own);
+  log_info("{}: has no chat template; chats are written as 'Question: ...' and 'Answer: ...'", bundle.path);
+}
+
+std::string checkpoint_to_resume(const TuneSettings& s) {
+  require(!s.output.empty(), "train: expected an output directory (--out)");
+  require(!s.train_files.empty(), "train: expected data files (--data), found none");
+  const std::string checkpoint = newest_checkpoint(s.output);
+  require(s.resume || checkpoint.empty(),
+          "{}: holds a run already (newest checkpoint {}); continue it with --resume or choose another --out",
+          s.output, fs::path(checkpoint).filename().string());
+  require(!s.resume || !checkpoint.empty(),
+          "{}: --resume: expected a checkpoint under checkpoints/, found none", s.output);
+  return checkpoint;
+}
+
+void require_same_run(const TuneSettings& s, const std::string& checkpoint, const Json& resolved) {
+  if (!s.resume) return;
+  const std::string difference =
+      ConfigTable::first_difference(checkpoint_config(checkpoint), resolved, kFreeKeys);
+  require(difference.empty(), "{}: --resume with another configuration: {}", s.output, difference);
+}
+
+Adapter* prepare_training(Bundle& bundle, const TuneSettings& s) {
+  bundle.model->set_trainable(!s.with_adapter());
+  if (!s.with_adapter()) return nullptr;
+  bundle.adapters.push_back(
+      Adapter::create(*bundle.model, s.adapter_config(), static_cast<uint64_t>(s.seed)));
+  return bundle.adapters.back().get();
+}
+
+TrainResult run_recipe(const TuneSettings& s, Bundle& bundle, Recipe& recipe, const Json& resolved) {
+  const int64_t trained =
+      s.with_adapter() ? bundle.adapters.back()->parameter_count() : bundle.model->parameter_count();
+  log_info("{}: {} of {} parameters are trained ({}), {} compute, {} steps", s.model, trained,
+           bundle.model->parameter_count(), s.adapter, s.dtype, s.steps);
+  fs::create_directories(s.output);
+  save_yaml(s.output + "/config.yaml", resolved);
+  Trainer trainer(bundle, recipe, s.trainer_config(), s.output, resolved);
+  if (s.resume) trainer.resume();
+  return trainer.run();
+}
 
 void TuneSettings::bind(ConfigTable& t) {
   t.bind("data.train", &train_files,
@@ -188,6 +222,10 @@ void TuneSettings::bind(ConfigTable& t) {
     t.bind("dpo.divergence_alpha", &divergence_alpha, "alpha of the alpha divergence", -100, 100);
     t.bind("dpo.reference_free", &reference_free, "a uniform reference");
   }
+  bind_training(t);
+}
+
+void TuneSettings::bind_training(ConfigTable& t) {
   t.bind("adapter.kind", &adapter, "what is trained; none: all parameters",
          {"lora", "dora", "ia3", "vera", "none"});
   t.bind("adapter.rank", &rank, "of lora, dora and vera", 1, 65536);
@@ -218,20 +256,13 @@ void TuneSettings::bind(ConfigTable& t) {
 }
 
 TrainResult run_tuning(TuneSettings s) {
-  require(!s.output.empty(), "train: expected an output directory (--out)");
-  require(!s.train_files.empty(), "train: expected data files (--data), found none");
   if (s.dtype == "auto") s.dtype = bf16_products_are_native() ? "bf16" : "f32";
   ConfigTable table;
   s.bind(table);
-  const std::string checkpoint = newest_checkpoint(s.output);
-  require(s.resume || checkpoint.empty(),
-          "{}: holds a run already (newest checkpoint {}); continue it with --resume or choose another --out",
-          s.output, fs::path(checkpoint).filename().string());
-  require(!s.resume || !checkpoint.empty(),
-          "{}: --resume: expected a checkpoint under checkpoints/, found none", s.output);
+  const std::string checkpoint = checkpoint_to_resume(s);
 
   LoadOptions load;
-  load.residence = with_adapter(s) ? Residence::inference : Residence::trainable;
+  load.residence = s.with_adapter() ? Residence::inference : Residence::trainable;
   Bundle bundle = load_bundle(s.model, load);
   const bool chat = s.chat == "yes" || (s.chat == "auto" && bundle.tokenizer->chat_template().has_value());
   const std::vector<Record> train_records = read_all(s.train_files, s, chat),
@@ -243,11 +274,7 @@ TrainResult run_tuning(TuneSettings s) {
   require(positions == 0 || s.max_length <= positions,
           "data.max_length: expected at most the model's {} positions, found {}", positions, s.max_length);
 
-  bundle.model->set_trainable(!with_adapter(s));
-  if (with_adapter(s))
-    bundle.adapters.push_back(
-        Adapter::create(*bundle.model, adapter_config(s), static_cast<uint64_t>(s.seed)));
-  Adapter* adapter = with_adapter(s) ? bundle.adapters.back().get() : nullptr;
+  Adapter* adapter = prepare_training(bundle, s);
 
   TuneConfig config;
   config.batch_tokens = s.batch_tokens;
@@ -288,19 +315,8 @@ TrainResult run_tuning(TuneSettings s) {
   Json resolved = table.resolved();
   resolved["model"] = s.model;
   resolved["threads"] = num_threads();
-  if (s.resume) {
-    const std::string difference =
-        ConfigTable::first_difference(checkpoint_config(checkpoint), resolved, kFreeKeys);
-    require(difference.empty(), "{}: --resume with another configuration: {}", s.output, difference);
-  }
-  const int64_t trained = adapter != nullptr ? adapter->parameter_count() : bundle.model->parameter_count();
-  log_info("{}: {} of {} parameters are trained ({}), {} compute, {} steps", s.model, trained,
-           bundle.model->parameter_count(), s.adapter, s.dtype, s.steps);
-  fs::create_directories(s.output);
-  save_yaml(s.output + "/config.yaml", resolved);
-  Trainer trainer(bundle, *recipe, trainer_config(s), s.output, resolved);
-  if (s.resume) trainer.resume();
-  return trainer.run();
+  require_same_run(s, checkpoint, resolved);
+  return run_recipe(s, bundle, *recipe, resolved);
 }
 
 }  // namespace qkv

@@ -49,7 +49,26 @@ struct TuneSettings {
 
   // Every key but model, output and resume, which are arguments only.
   void bind(ConfigTable& table);
+  // Those of the adapter, the optimizer, its schedule and the loop.
+  void bind_training(ConfigTable& table);
+
+  bool with_adapter() const { return adapter != "none"; }
+  AdapterConfig adapter_config() const;
+  TrainerConfig trainer_config() const;
 };
+
+// What every job of tuning does around its recipe.
+// Refuses an output that holds a run unless it is resumed, and a resume without a run; gives its newest
+// checkpoint, "" if there is none.
+std::string checkpoint_to_resume(const TuneSettings& settings);
+// Error if a resumed run is not configured as it was.
+void require_same_run(const TuneSettings& settings, const std::string& checkpoint, const Json& resolved);
+// A vocabulary without a template gets the plain one, so that the tuned model is spoken to as it was trained.
+void give_template(Bundle& bundle);
+// Puts a new adapter over the model, or makes all of it trainable; null without one.
+Adapter* prepare_training(Bundle& bundle, const TuneSettings& settings);
+// Says what is trained, writes config.yaml and runs the loop.
+TrainResult run_recipe(const TuneSettings& settings, Bundle& bundle, Recipe& recipe, const Json& resolved);
 
 // Runs it; says what the data hold first. Errors leave no checkpoint half-written.
 TrainResult run_tuning(TuneSettings settings);
