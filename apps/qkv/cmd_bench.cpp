@@ -23,6 +23,7 @@ namespace {
 
 struct BenchCommand {
   std::string model, compute_type = "auto", activations = "int8";
+  CacheFlags cache;
   std::vector<int64_t> prefill = {512}, depths = {0}, sequences = {1};
   int64_t decode = 64, repeat = 3;
   bool json = false;
@@ -57,7 +58,7 @@ class Bench {
   Measurement prefill(int64_t tokens) {
     std::vector<double> rates;
     for (int64_t r = 0; r <= command_.repeat; ++r) {
-      SequenceState state = model_.make_state();
+      SequenceState state = model_.make_state(options_.cache);
       std::vector<SequenceState*> states = {&state};
       const double seconds = timed([&] { pass(states, tokens); });
       if (r > 0) rates.push_back(static_cast<double>(tokens) / seconds);  // the first warms up
@@ -68,7 +69,7 @@ class Bench {
   Measurement decode(int64_t depth, int64_t sequences) {
     std::vector<SequenceState> held;
     std::vector<SequenceState*> states;
-    for (int64_t s = 0; s < sequences; ++s) held.push_back(model_.make_state());
+    for (int64_t s = 0; s < sequences; ++s) held.push_back(model_.make_state(options_.cache));
     for (SequenceState& state : held) states.push_back(&state);
     for (SequenceState* state : states) {
       std::vector<SequenceState*> one = {state};
@@ -82,12 +83,8 @@ class Bench {
       });
       rates.push_back(static_cast<double>(command_.decode * sequences) / seconds);
     }
-    // A cache has capacity ahead of its tokens; what is read are the tokens.
-    const double length =
-        static_cast<double>(depth) + 1 + static_cast<double>(command_.decode * command_.repeat) / 2;
-    const ModelInfo& info = model_.info();
-    const double cache = 2.0 * static_cast<double>(info.layers * info.kv_heads * info.head_dim) * length *
-                         static_cast<double>(dtype_bytes(options_.compute_type, 1));
+    const int64_t length = depth + 1 + command_.decode * command_.repeat / 2;
+    const auto cache = static_cast<double>(model_.state_bytes(options_.cache, length));
     const double rate = median(rates);
     return {command_.decode, depth, sequences, rate,
             rate / static_cast<double>(sequences) *
@@ -143,11 +140,11 @@ void check(const BenchCommand& command, const ModelInfo& info) {
 }
 
 void print_table(const BenchCommand& command, const std::vector<Measurement>& list, uint64_t weights,
-                 double bandwidth, DType compute_type) {
+                 double bandwidth, const CacheOptions& cache) {
   print_out(fmt::format(
       "{}: {} of weights per token, {} threads, {}, activations {}, cache {}\nread bandwidth {:.1f} GB/s\n\n",
       command.model, format_bytes(weights), num_threads(), isa_name(active_isa()), command.activations,
-      name(compute_type), bandwidth / 1e9));
+      cache_sentence(cache), bandwidth / 1e9));
   print_out(fmt::format("{:<24} {:>10} {:>10} {:>8}\n", "", "tokens/s", "GB/s", "of limit"));
   for (const Measurement& m : list) {
     if (m.depth < 0) {
@@ -197,6 +194,7 @@ void run(const BenchCommand& command) {
   GenerationFlags flags;
   flags.compute_type = command.compute_type;
   flags.activations = command.activations;
+  flags.cache = command.cache;
   flags.check();
   LoadOptions load;
   load.tokenizer_required = false;
@@ -225,7 +223,7 @@ void run(const BenchCommand& command) {
   if (command.json) {
     print_json(command, list, bench.weights(), bandwidth);
   } else {
-    print_table(command, list, bench.weights(), bandwidth, options.compute_type);
+    print_table(command, list, bench.weights(), bandwidth, options.cache);
   }
 }
 
@@ -256,8 +254,9 @@ void add_bench(CLI::App& app) {
                    "In products with quantized weights: int8 or f32 (default: int8)")
       ->type_name("TYPE");
   verb->add_option("--compute-type", command->compute_type,
-                   "Type of activations and cache: auto, f32, bf16 (default: auto)")
+                   "Type of activations: auto, f32, bf16 (default: auto)")
       ->type_name("TYPE");
+  command->cache.add_to(*verb);
   verb->add_flag("--json", command->json, "Print the results as JSON");
   verb->callback([command] { run(*command); });
 }

@@ -33,8 +33,9 @@ void GenerationFlags::add_to(CLI::App& command) {
       ->type_name("N");
   command
       .add_option("--compute-type", compute_type,
-                  "Type of activations and cache: auto, f32, bf16 (default: auto)")
+                  "Type of activations: auto, f32, bf16 (default: auto)")
       ->type_name("TYPE");
+  cache.add_to(command);
   command
       .add_option("--activations", activations,
                   "In products with quantized weights: int8, rounded and fast, or f32, exact (default: int8)")
@@ -93,6 +94,7 @@ void GenerationFlags::check() const {
   require(compute_type == "auto" || compute_type == "f32" || compute_type == "bf16",
           "--compute-type: expected auto, f32 or bf16, found '{}'", compute_type);
   activations_from_name(activations);
+  cache.options(DType::f32);
   for (const auto& text : stop) {
     require(!text.empty(), "--stop: expected text, found an empty string");
     require_utf8(text, "--stop");
@@ -141,6 +143,7 @@ EngineOptions GenerationFlags::engine(const Bundle& bundle) const {
   options.activations = activations_from_name(activations);
   const bool native = bundle.model->head().dtype() == DType::bf16 && bf16_products_are_native();
   if (compute_type == "bf16" || (compute_type == "auto" && native)) options.compute_type = DType::bf16;
+  options.cache = cache.options(options.compute_type);
   options.max_draft = draft_tokens;
   if (lookup) options.drafter = std::make_shared<PromptLookup>();
   if (!draft_model.empty()) options.drafter = load_drafter(draft_model, bundle, options.compute_type);

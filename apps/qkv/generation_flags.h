@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "adapter_flags.h"
+#include "cache_flags.h"
 #include "qkv/core/parallel.h"
 #include "qkv/engine/engine.h"
 #include "qkv/models/bundle.h"
@@ -30,6 +31,7 @@ struct GenerationFlags {
   std::vector<std::string> stop, ban;
   int64_t context = 0;
   std::string compute_type = "auto", activations = "int8";
+  CacheFlags cache;
   std::string draft_model;
   bool lookup = false;
   int64_t draft_tokens = 16;

@@ -8,6 +8,7 @@
 #include "qkv/core/error.h"
 #include "qkv/engine/engine_sequence.h"
 #include "qkv/tensor/autograd.h"
+#include "qkv/tensor/batch_invariance.h"
 
 namespace qkv {
 namespace {
@@ -53,7 +54,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
   require(options_.kept_sequences >= 0, "kept sequences: expected 0 or more, found {}",
           options_.kept_sequences);
   require(options_.max_draft >= 1, "draft tokens: expected at least 1, found {}", options_.max_draft);
-  require(options_.drafter == nullptr || model_.make_state().can_truncate(),
+  require(options_.drafter == nullptr || model_.make_state(options_.cache).can_truncate(),
           "speculative decoding: expected a model whose state can be shortened, found {}, a recurrent one",
           model_.info().architecture);
 }
@@ -108,6 +109,7 @@ bool Engine::step() {
   const std::vector<Part> parts = plan();
   if (!parts.empty()) {
     const NoGrad no_grad;
+    const BatchInvariant rows_alone(options_.deterministic);
     try {
       run(parts);
     } catch (const std::exception& error) {
@@ -131,7 +133,7 @@ void Engine::admit() {
     Sequence& sequence = *active_.back();
     // What was computed before has no log-probabilities any more.
     sequence.state =
-        sequence.request.prompt_logprobs ? model_.make_state() : begin_state(sequence.request.prompt);
+        sequence.request.prompt_logprobs ? model_.make_state(options_.cache) : begin_state(sequence.request.prompt);
     stats_.reused_tokens += sequence.state.length;
   }
 }
@@ -148,14 +150,14 @@ SequenceState Engine::begin_state(const std::vector<int32_t>& prompt) {
       best = i;
     }
   }
-  if (longest == 0) return model_.make_state();
+  if (longest == 0) return model_.make_state(options_.cache);
   SequenceState state = std::move(kept_[best].state);
   kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(best));
   if (longest < state.length) {
     try {
       state.truncate(longest);
     } catch (const Error&) {
-      return model_.make_state();  // a recurrent state has no way back
+      return model_.make_state(options_.cache);  // a recurrent state has no way back
     }
   }
   return state;
@@ -196,7 +198,9 @@ std::vector<Engine::Part> Engine::plan() const {
     if (sequence->generated() > 0) {
       parts.push_back({sequence.get(), sequence->pending() + static_cast<int64_t>(sequence->drafted.size())});
     } else if (budget > 0) {
-      const int64_t chunk = std::min(sequence->pending(), budget);
+      // A scan over several tokens adds in another order than steps do.
+      const bool stepwise = options_.deterministic && !sequence->state.can_truncate();
+      const int64_t chunk = std::min(sequence->pending(), stepwise ? 1 : budget);
       budget -= chunk;
       parts.push_back({sequence.get(), chunk});
     }

@@ -30,7 +30,8 @@ class TokenTrie;
 
 struct EngineOptions {
   int64_t max_context = 0;          // tokens of prompt and answer together; 0: what the model was trained for
-  DType compute_type = DType::f32;  // of activations and of the cache: f32 or bf16
+  DType compute_type = DType::f32;  // of activations: f32 or bf16
+  CacheOptions cache;               // how states are kept
   // Of products with weights of blocks: rounded to bytes, or exact.
   Activations activations = Activations::int8;
   int64_t max_sequences = 8;    // generated at the same time; the others wait
@@ -42,6 +43,10 @@ struct EngineOptions {
   // generated is the same with and without, to the rounding of a pass of several tokens. Null: none.
   std::shared_ptr<Drafter> drafter = nullptr;
   int64_t max_draft = 16;  // proposed tokens per sequence and pass at most
+  // The logits of a sequence have the same bits whatever else is in its passes and however its prompt is cut:
+  // rows are computed one by one (tensor/batch_invariance.h), which costs most where many are computed
+  // together. Without, they are the same to rounding.
+  bool deterministic = false;
 };
 
 struct Request {

@@ -53,6 +53,18 @@ Tensor embedding_noise(const Pass& pass, int64_t columns) {
   return noise;
 }
 
+// Positions within the caches of a pass: where attention sinks are kept, no token is further from them than
+// the cache is long. 0: nothing of the kind.
+int64_t cached_positions(const Pass& pass) {
+  for (const SequenceState* state : pass.states) {
+    for (const auto& layer : state->layers) {
+      const auto* cache = dynamic_cast<const KvState*>(layer.get());
+      if (cache != nullptr && cache->options().sinks > 0) return cache->options().window + cache->options().sinks;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 Decoder::Decoder(const DecoderConfig& config, std::vector<WeightRow> table, const Json& source)
@@ -120,20 +132,36 @@ Tensor Decoder::forward(const std::vector<int32_t>& tokens, const Pass& pass) co
   require(static_cast<int64_t>(tokens.size()) == pass.tokens(),
           "{}: expected {} tokens for this pass, found {}", config_.info.model_type, pass.tokens(),
           tokens.size());
-  std::vector<ops::RopeTable> tables;
+  for (size_t s = 0; s < pass.states.size(); ++s)
+    pass.states[s]->reserve(pass.sequences.offsets[s + 1] - pass.sequences.offsets[s]);
+  std::vector<ops::RopeTable> tables, sink_tables;
   for (const Rope& rope : ropes_) tables.push_back(rope.table(pass.positions, pass.sequences));
-  const auto table_of = [&](size_t layer) -> const ops::RopeTable* {
+  const int64_t cached = cached_positions(pass);
+  if (cached > 0) {
+    std::vector<int32_t> within = pass.positions;
+    for (int32_t& position : within) position = std::min(position, static_cast<int32_t>(cached - 1));
+    for (const Rope& rope : ropes_) sink_tables.push_back(rope.table(within, pass.sequences));
+  }
+  const auto of_layer = [&](const std::vector<ops::RopeTable>& list, size_t layer) -> const ops::RopeTable* {
     const int index = config_.layers.empty() ? 0 : config_.layers[layer].rope;
-    return tables.empty() || index < 0 ? nullptr : &tables.at(static_cast<size_t>(index));
+    return list.empty() || index < 0 ? nullptr : &list.at(static_cast<size_t>(index));
   };
+  const auto table_of = [&](size_t layer) { return of_layer(tables, layer); };
 
   Tensor x = embed(tokens, pass);  // (T, C)
   const bool again = pass.checkpoint_activations && gradient_mode();
   // Under frozen embeddings there may be adapters in the blocks: a checkpoint needs an input on the tape.
   if (again && !x.tracks_gradient()) x = x.detach().set_requires_grad(true);
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    x = again ? run_twice(*blocks_[i], x, pass, table_of(i), i)
-              : blocks_[i]->forward(x, pass, table_of(i), i);
+    if (again) {
+      x = run_twice(*blocks_[i], x, pass, table_of(i), i);
+    } else if (cached == 0) {
+      x = blocks_[i]->forward(x, pass, table_of(i), i);
+    } else {
+      Pass with_sinks = pass;
+      with_sinks.sink_rope = of_layer(sink_tables, i);
+      x = blocks_[i]->forward(x, with_sinks, table_of(i), i);
+    }
   }
   for (size_t s = 0; s < pass.states.size(); ++s) {
     pass.states[s]->length += pass.sequences.offsets[s + 1] - pass.sequences.offsets[s];
@@ -179,10 +207,22 @@ Json Decoder::hf_config() const {
   return json;
 }
 
-SequenceState Decoder::make_state() const {
+SequenceState Decoder::make_state(const CacheOptions& options) const {
+  check(options);
+  require(options.sinks == 0 || !config_.learned_positions,
+          "{}: attention sinks need positions that turn heads, and this model has learned ones",
+          config_.info.model_type);
+  CacheOptions shared = options;
+  if (shared.pool == nullptr) shared.pool = PagePool::make();
   SequenceState state;
-  for (const auto& block : blocks_) state.layers.push_back(block->make_state());
+  for (const auto& block : blocks_) state.layers.push_back(block->mixer().make_state(shared));
   return state;
+}
+
+uint64_t Decoder::state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const {
+  uint64_t total = 0;
+  for (const auto& block : blocks_) total += block->mixer().state_bytes(options, tokens, pass_tokens);
+  return total;
 }
 
 void Decoder::visit(const std::string& prefix, const ParameterVisitor& visitor) {

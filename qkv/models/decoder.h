@@ -63,7 +63,9 @@ class Decoder : public Model {
   Tensor head_bias() const override { return head_bias_; }
   Tensor head_input(const Tensor& hidden) const override;
   ops::CrossEntropyOptions logit_options() const override;
-  SequenceState make_state() const override;
+  SequenceState make_state(const CacheOptions& options) const override;
+  uint64_t state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const override;
+  using Model::make_state;
   std::vector<WeightRow> weight_table() const override { return table_; }
   Json hf_config() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;

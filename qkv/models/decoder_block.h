@@ -41,7 +41,7 @@ class DecoderBlock : public Module {
   // x (T, C) -> (T, C). `layer`: this block's place in the model and in each sequence's state.
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const;
   bool has_experts() const { return has_experts_; }
-  std::unique_ptr<LayerState> make_state() const { return mixer_->make_state(); }
+  const Mixer& mixer() const { return *mixer_; }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 

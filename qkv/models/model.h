@@ -41,7 +41,12 @@ class Model : public Module {
   // ops::linear_cross_entropy of hidden states through the whole head; scale and softcap of `options` are the model's.
   Tensor cross_entropy(const Tensor& hidden, const std::vector<int32_t>& targets, ops::CrossEntropyOptions options = {},
                        const std::vector<float>& weights = {}) const;
-  virtual SequenceState make_state() const = 0;
+  // The memory of one sequence that is read token by token. Error for options that this model cannot have.
+  virtual SequenceState make_state(const CacheOptions& options) const = 0;
+  SequenceState make_state() const { return make_state({}); }
+  // SequenceState::bytes() after `tokens` tokens in passes of at most `pass_tokens`: whole pages. Where layers
+  // keep only a window, the most on the way there.
+  virtual uint64_t state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens = 1) const = 0;
   // Every parameter's names and places in Hugging Face checkpoints and in GGUF.
   virtual std::vector<WeightRow> weight_table() const = 0;
   // config.json that loads this model in Hugging Face transformers.

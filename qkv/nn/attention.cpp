@@ -77,7 +77,7 @@ Tensor SelfAttention::forward(const Tensor& x, const Pass& pass, const ops::Rope
   const Tensor k = prepare(heads[1], k_norm_, rope);  // (T, n_kv_heads * D)
   Tensor v = heads[2];                                // (T, n_kv_heads * D)
   if (config_.clip > 0) v = ops::clamp(v, config_.clip);
-  if (pass.incremental()) return out_.forward(attend_incrementally(q, k, v, pass, layer), pass);
+  if (pass.incremental()) return out_.forward(attend_incrementally(q, k, v, heads[0], pass, layer), pass);
   if (pass.attention_group > 0) return out_.forward(attend_in_groups(q, k, v, pass), pass);
   return out_.forward(ops::attention(q, k, v, pass.sequences, spec_), pass);
 }
@@ -108,27 +108,53 @@ Tensor SelfAttention::attend_in_groups(const Tensor& q, const Tensor& k, const T
 }
 
 // Each sequence's new tokens attend to its own cache, which they join first.
-Tensor SelfAttention::attend_incrementally(const Tensor& q, const Tensor& k, const Tensor& v,
+Tensor SelfAttention::attend_incrementally(Tensor q, Tensor k, const Tensor& v, const Tensor& unprepared,
                                            const Pass& pass, size_t layer) const {
-  Tensor mixed = Tensor::empty(q.shape(), q.dtype());
-  for (size_t s = 0; s < pass.states.size(); ++s) {
-    const int64_t begin = pass.sequences.offsets[s], end = pass.sequences.offsets[s + 1];
-    auto& cache = dynamic_cast<KvState&>(*pass.states[s]->layers[layer]);
-    const int64_t step = batch_invariant() ? 1 : end - begin;
-    for (int64_t first = begin; first < end; first += step) {
-      cache.append(k.row_view(first, first + step), v.row_view(first, first + step));
-      Tensor part = mixed.row_view(first, first + step);
-      ops::attend_cached(q.row_view(first, first + step), cache.keys(), cache.values(), part, spec_);
-      cache.trim();
+  const auto cache_of = [&](size_t s) -> KvState& {
+    return dynamic_cast<KvState&>(*pass.states[s]->layers[layer]);
+  };
+  const KvState& first = cache_of(0);
+  const CacheOptions& options = first.options();
+  AttentionSpec spec = spec_;
+  spec.window = first.window();
+  // Sinks stand just before the window, wherever that has moved: to them a query is nearer than its position.
+  Tensor q_sinks;
+  if (options.sinks > 0) {
+    require(pass.sink_rope != nullptr, "attention sinks: expected positions that turn heads");
+    q_sinks = prepare(unprepared, q_norm_, pass.sink_rope);
+  }
+  if (options.rotate_k) {
+    for (Tensor* x : {&q, &k, &q_sinks}) {
+      if (x->defined()) *x = ops::hadamard_heads(*x, config_.head_dim);
     }
   }
+  std::vector<ops::CachedSequence> sequences;
+  for (size_t s = 0; s < pass.states.size(); ++s) {
+    const int64_t begin = pass.sequences.offsets[s], end = pass.sequences.offsets[s + 1];
+    KvState& cache = cache_of(s);
+    require(cache.options().is_like(options), "attention: the sequences of a pass have caches of different kinds");
+    cache.append(k.row_view(begin, end), v.row_view(begin, end));
+    sequences.push_back(cache.view(begin, end - begin));
+  }
+  Tensor mixed = Tensor::empty(q.shape(), q.dtype());
+  ops::attend_cached(q, q_sinks, first.layout(), sequences, mixed, spec);
+  for (size_t s = 0; s < pass.states.size(); ++s) cache_of(s).trim();
   return mixed;
 }
 
-std::unique_ptr<LayerState> SelfAttention::make_state() const {
+CacheLayout SelfAttention::layout() const {
+  return {config_.n_kv_heads, config_.head_dim, config_.head_dim};
+}
+
+std::unique_ptr<LayerState> SelfAttention::make_state(const CacheOptions& options) const {
   require(config_.causal, "attention: a layer that sees later tokens cannot run token by token");
-  const int64_t width = int64_t{config_.n_kv_heads} * config_.head_dim;
-  return std::make_unique<KvState>(width, width, config_.window);
+  require(options.sinks == 0 || config_.alibi_slopes.empty(),
+          "attention sinks: expected positions that turn heads, found biases by distance");
+  return std::make_unique<KvState>(layout(), options, config_.window);
+}
+
+uint64_t SelfAttention::state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const {
+  return KvState::bytes_of(layout(), options, config_.window, tokens, pass_tokens);
 }
 
 void SelfAttention::visit(const std::string& prefix, const ParameterVisitor& visitor) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "qkv/nn/kv_state.h"
 #include "qkv/nn/layers.h"
 #include "qkv/nn/mixer.h"
 #include "qkv/nn/norm.h"
@@ -38,7 +39,8 @@ class SelfAttention : public Mixer {
  public:
   explicit SelfAttention(const AttentionConfig& config);
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
-  std::unique_ptr<LayerState> make_state() const override;
+  std::unique_ptr<LayerState> make_state(const CacheOptions& options) const override;
+  uint64_t state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
@@ -47,8 +49,10 @@ class SelfAttention : public Mixer {
   Tensor prepare(Tensor x, const std::optional<Norm>& norm, const ops::RopeTable* rope) const;
   // Shifted sparse attention in the pass's groups; q, k and v as they enter attention.
   Tensor attend_in_groups(const Tensor& q, const Tensor& k, const Tensor& v, const Pass& pass) const;
-  Tensor attend_incrementally(const Tensor& q, const Tensor& k, const Tensor& v, const Pass& pass,
+  // `unprepared`: the queries as they left their product, for those that meet attention sinks.
+  Tensor attend_incrementally(Tensor q, Tensor k, const Tensor& v, const Tensor& unprepared, const Pass& pass,
                               size_t layer) const;
+  CacheLayout layout() const;
 
   AttentionConfig config_;
   AttentionSpec spec_;

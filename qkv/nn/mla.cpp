@@ -61,21 +61,22 @@ Tensor Mla::forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rop
     const int64_t n = batch_invariant() ? 1 : end - begin;
     for (int64_t first = begin; first < end; first += n) {
       cache.append(rows.row_view(first, first + n));
-      const Tensor part = q.row_view(first, first + n), cached = cache.keys();
+      const Tensor part = q.row_view(first, first + n);
       // Products per head and cached token of either form, whichever is less. Expanding has a cost of its own
       // per cached token, attending to latents one per score.
       const int64_t heads = config_.nope_dim + config_.v_dim;
       const int64_t expanded = config_.kv_rank * heads + n * (heads + config_.rope_dim);
       const int64_t absorbed = n * (2 * config_.kv_rank + config_.rope_dim);
       mixed.row_view(first, first + n)
-          .copy_from(expanded < absorbed ? attend_expanded(part, cached) : attend_absorbed(part, cached));
+          .copy_from(expanded < absorbed ? attend_expanded(part, cache) : attend_absorbed(part, cache));
     }
   }
   return out_.forward(mixed, pass);
 }
 
-Tensor Mla::attend_expanded(const Tensor& q, const Tensor& cached) const {
+Tensor Mla::attend_expanded(const Tensor& q, const KvState& cache) const {
   const NoGrad off;
+  const Tensor cached = cache.keys(0, q.dtype());
   const auto [k, v] = expand(ops::slice_cols(cached, 0, config_.kv_rank),
                              ops::slice_cols(cached, config_.kv_rank, cached.cols()));
   Tensor out = Tensor::empty({q.rows(), v.cols()}, q.dtype());
@@ -85,7 +86,7 @@ Tensor Mla::attend_expanded(const Tensor& q, const Tensor& cached) const {
 
 // q_nope . (K_b c) = (K_b^T q_nope) . c, so that the latents are the keys of all heads, and values, too: V_b
 // comes after.
-Tensor Mla::attend_absorbed(const Tensor& q, const Tensor& cached) const {
+Tensor Mla::attend_absorbed(const Tensor& q, const KvState& cache) const {
   const NoGrad off;
   std::vector<Tensor> parts;
   for (int64_t h = 0; h < config_.n_heads; ++h) {
@@ -99,7 +100,8 @@ Tensor Mla::attend_absorbed(const Tensor& q, const Tensor& cached) const {
   spec.qk_dim = static_cast<int>(config_.kv_rank + config_.rope_dim);
   spec.v_dim = static_cast<int>(config_.kv_rank);
   Tensor mixed = Tensor::empty({q.rows(), config_.n_heads * config_.kv_rank}, q.dtype());
-  ops::attend_cached(ops::concat_cols(parts), cached, cached, mixed, spec);
+  const ops::CachedSequence sequence = cache.view(0, q.rows());
+  ops::attend_cached(ops::concat_cols(parts), {}, cache.layout(), {&sequence, 1}, mixed, spec);
 
   std::vector<Tensor> values;
   for (int64_t h = 0; h < config_.n_heads; ++h) {
@@ -110,8 +112,14 @@ Tensor Mla::attend_absorbed(const Tensor& q, const Tensor& cached) const {
   return ops::concat_cols(values);
 }
 
-std::unique_ptr<LayerState> Mla::make_state() const {
-  return std::make_unique<KvState>(config_.kv_rank + config_.rope_dim, 0);
+std::unique_ptr<LayerState> Mla::make_state(const CacheOptions& options) const {
+  require(!options.rotate_k, "latent attention: its cache has no key heads to rotate");
+  require(options.window == 0, "latent attention: its cache has no attention sinks");
+  return std::make_unique<KvState>(layout(), options);
+}
+
+uint64_t Mla::state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const {
+  return KvState::bytes_of(layout(), options, 0, tokens, pass_tokens);
 }
 
 void Mla::visit(const std::string& prefix, const ParameterVisitor& visitor) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "qkv/nn/kv_state.h"
 #include "qkv/nn/layers.h"
 #include "qkv/nn/mixer.h"
 #include "qkv/nn/norm.h"
@@ -32,7 +33,8 @@ class Mla : public Mixer {
   // latents themselves: the product that makes keys is moved into the queries, the one that makes values
   // behind the attention.
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
-  std::unique_ptr<LayerState> make_state() const override;
+  std::unique_ptr<LayerState> make_state(const CacheOptions& options) const override;
+  uint64_t state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
@@ -41,10 +43,11 @@ class Mla : public Mixer {
   // Keys (T, n_heads * (nope + rope)) and values (T, n_heads * v_dim) of latents (T, kv_rank) and shared keys
   // (T, rope).
   std::pair<Tensor, Tensor> expand(const Tensor& latents, const Tensor& shared) const;
-  // One sequence's new queries (n, ...) against cached rows (n_k, kv_rank + rope), in either form; off the
-  // tape.
-  Tensor attend_expanded(const Tensor& q, const Tensor& cached) const;
-  Tensor attend_absorbed(const Tensor& q, const Tensor& cached) const;
+  // One sequence's new queries (n, ...) against its latents and shared keys, its own included, in either
+  // form; off the tape.
+  Tensor attend_expanded(const Tensor& q, const KvState& cache) const;
+  Tensor attend_absorbed(const Tensor& q, const KvState& cache) const;
+  CacheLayout layout() const { return {1, config_.kv_rank + config_.rope_dim, 0}; }
 
   MlaConfig config_;
   AttentionSpec spec_;  // of the expanded form

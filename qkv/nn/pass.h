@@ -15,6 +15,8 @@ struct Pass {
   std::vector<int32_t> positions;    // (T)
   std::vector<int32_t> token_types;  // (T), or empty: all 0; read by models that have types of tokens (BERT)
   std::vector<SequenceState*> states;  // one per sequence, or empty: whole sequences (training, evaluation)
+  // The layer's angles for positions within caches of a window and attention sinks; set by the model.
+  const ops::RopeTable* sink_rope = nullptr;
   DType compute_type = DType::f32;   // of activations: f32 or bf16
   // How products with weights of blocks see activations, where no gradient is recorded. Exact unless asked for.
   Activations activations = Activations::exact;

@@ -31,6 +31,15 @@ bool ends_with(const std::string& text, std::string_view ending) {
 RecurrentState::RecurrentState(Shape convolution, Shape state)
     : convolution_(Tensor::zeros(convolution)), state_(Tensor::zeros(state)) {}
 
+std::unique_ptr<LayerState> RecurrentState::fork(int64_t length) const {
+  auto other = std::make_unique<RecurrentState>(convolution_.shape(), state_.shape());
+  other->convolution_ = convolution_.clone();
+  other->state_ = state_.clone();
+  other->length_ = length_;
+  other->truncate(length);
+  return other;
+}
+
 void RecurrentState::truncate(int64_t length) {
   if (length == length_) return;
   require(length == 0, "recurrent state: cannot go back from {} tokens to {}; it holds them all as one",
@@ -74,9 +83,12 @@ Tensor Mamba::forward(const Tensor& x, const Pass& pass, const ops::RopeTable*, 
   return out_.forward(ops::selective_scan(scan, pass.sequences, {}, carried.states), pass);
 }
 
-std::unique_ptr<LayerState> Mamba::make_state() const {
-  return std::make_unique<RecurrentState>(Shape{config_.taps - 1, config_.inner},
-                                          Shape{config_.states, config_.inner});
+std::unique_ptr<LayerState> Mamba::make_state(const CacheOptions&) const {
+  return std::make_unique<RecurrentState>(config_.convolution_shape(), config_.state_shape());
+}
+
+uint64_t Mamba::state_bytes(const CacheOptions&, int64_t, int64_t) const {
+  return RecurrentState::bytes_of(config_.convolution_shape(), config_.state_shape());
 }
 
 void Mamba::visit(const std::string& prefix, const ParameterVisitor& visitor) {
@@ -146,9 +158,12 @@ Tensor Mamba2::forward(const Tensor& x, const Pass& pass, const ops::RopeTable*,
   return out_.forward(gated_norm(y, gate_.forward(x, pass)), pass);
 }
 
-std::unique_ptr<LayerState> Mamba2::make_state() const {
-  return std::make_unique<RecurrentState>(Shape{config_.taps - 1, config_.convolved()},
-                                          Shape{config_.heads, config_.states, config_.head_dim});
+std::unique_ptr<LayerState> Mamba2::make_state(const CacheOptions&) const {
+  return std::make_unique<RecurrentState>(config_.convolution_shape(), config_.state_shape());
+}
+
+uint64_t Mamba2::state_bytes(const CacheOptions&, int64_t, int64_t) const {
+  return RecurrentState::bytes_of(config_.convolution_shape(), config_.state_shape());
 }
 
 void Mamba2::visit(const std::string& prefix, const ParameterVisitor& visitor) {

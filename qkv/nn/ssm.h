@@ -25,6 +25,11 @@ class RecurrentState : public LayerState {
   // To the current length or to the very beginning; Error otherwise, since tokens are not kept one by one.
   void truncate(int64_t length) override;
   bool can_truncate() const override { return false; }
+  // A copy: every token writes all of it.
+  std::unique_ptr<LayerState> fork(int64_t length) const override;
+  static uint64_t bytes_of(const Shape& convolution, const Shape& state) {
+    return sizeof(float) * static_cast<uint64_t>(convolution.elements() + state.elements());
+  }
 
  private:
   Tensor convolution_, state_;
@@ -37,13 +42,16 @@ struct MambaConfig {
   // The input-dependent step, b and c are divided by their root mean square (FalconMamba).
   bool normalized = false;
   float normalized_eps = 1e-6f;
+  Shape convolution_shape() const { return {taps - 1, inner}; }
+  Shape state_shape() const { return {states, inner}; }
 };
 
 class Mamba : public Mixer {
  public:
   explicit Mamba(const MambaConfig& config);
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
-  std::unique_ptr<LayerState> make_state() const override;
+  std::unique_ptr<LayerState> make_state(const CacheOptions& options) const override;
+  uint64_t state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 
@@ -68,13 +76,16 @@ struct Mamba2Config {
   float least_step = 0, most_step = std::numeric_limits<float>::infinity();
   int64_t inner() const { return heads * head_dim; }
   int64_t convolved() const { return inner() + 2 * groups * states; }
+  Shape convolution_shape() const { return {taps - 1, convolved()}; }
+  Shape state_shape() const { return {heads, states, head_dim}; }
 };
 
 class Mamba2 : public Mixer {
  public:
   explicit Mamba2(const Mamba2Config& config);
   Tensor forward(const Tensor& x, const Pass& pass, const ops::RopeTable* rope, size_t layer) const override;
-  std::unique_ptr<LayerState> make_state() const override;
+  std::unique_ptr<LayerState> make_state(const CacheOptions& options) const override;
+  uint64_t state_bytes(const CacheOptions& options, int64_t tokens, int64_t pass_tokens) const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   void visit_linears(const std::string& prefix, const LinearVisitor& visitor) override;
 

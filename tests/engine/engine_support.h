@@ -88,7 +88,9 @@ class Reciter : public Model {
     return result;
   }
   const Tensor& head() const override { return head_; }
-  SequenceState make_state() const override { return {}; }
+  SequenceState make_state(const CacheOptions&) const override { return {}; }
+  uint64_t state_bytes(const CacheOptions&, int64_t, int64_t) const override { return 0; }
+  using Model::make_state;
   std::vector<WeightRow> weight_table() const override { return {}; }
   Json hf_config() const override { return Json::object(); }
   void visit(const std::string&, const ParameterVisitor&) override {}

@@ -21,7 +21,9 @@ class Parts : public Model {
   ModelInfo& info() { return info_; }
   Tensor forward(const std::vector<int32_t>&, const Pass&) const override { return {}; }
   const Tensor& head() const override { return parameters_[0].second; }
-  SequenceState make_state() const override { return {}; }
+  SequenceState make_state(const CacheOptions&) const override { return {}; }
+  uint64_t state_bytes(const CacheOptions&, int64_t, int64_t) const override { return 0; }
+  using Model::make_state;
   std::vector<WeightRow> weight_table() const override { return table_; }
   Json hf_config() const override { return Json::object(); }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override {

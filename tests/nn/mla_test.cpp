@@ -62,7 +62,7 @@ TEST_P(LatentAttention, EveryWayOfReadingAPromptGivesTheSame) {
   // Up to a few tokens at a time attend to latents, longer pieces expand them.
   for (const int64_t piece : {int64_t{1}, int64_t{3}, int64_t{17}, kTokens}) {
     SequenceState state;
-    state.layers.push_back(mla_.make_state());
+    state.layers.push_back(mla_.make_state({}));
     Doubles found;
     for (int64_t t = 0; t < kTokens; t += piece) {
       const Doubles part = values_of(run(t, std::min(kTokens, t + piece), state));
@@ -75,9 +75,9 @@ TEST_P(LatentAttention, EveryWayOfReadingAPromptGivesTheSame) {
 TEST_P(LatentAttention, TheCacheHoldsLatentsAndTheSharedKey) {
   const NoGrad off;
   SequenceState state;
-  state.layers.push_back(mla_.make_state());
+  state.layers.push_back(mla_.make_state({}));
   run(0, kTokens, state);
-  EXPECT_EQ(state.bytes(), 64u * (16 + 6) * sizeof(float));
+  EXPECT_EQ(state.bytes(), 64u * (16 + 6) * sizeof(float));  // two pages of 32
   state.truncate(5);
   EXPECT_EQ(state.length, 5);
   run(5, 6, state);

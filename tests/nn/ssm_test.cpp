@@ -105,7 +105,7 @@ TEST_P(SsmMixers, GoingOnFromStatesIsTheWholePass) {
   const Tensor whole = mixer_->forward(input_, Pass::whole({kTokens}), nullptr, 0);
   // Two sequences over the same tokens, at different places.
   SequenceState states[2];
-  for (SequenceState& state : states) state.layers.push_back(mixer_->make_state());
+  for (SequenceState& state : states) state.layers.push_back(mixer_->make_state({}));
   int64_t at[2] = {0, 0};
   for (const auto& [n, m] :
        std::vector<std::pair<int64_t, int64_t>>{{1, 150}, {1, 1}, {2, 0}, {130, 1}, {1, 60}, {105, 28}}) {
@@ -127,7 +127,7 @@ TEST_P(SsmMixers, GoingOnFromStatesIsTheWholePass) {
 TEST_P(SsmMixers, AStateIsAsLargeAsItSaysAndKnowsNoWayBack) {
   const NoGrad off;
   SequenceState state;
-  state.layers.push_back(mixer_->make_state());
+  state.layers.push_back(mixer_->make_state({}));
   EXPECT_EQ(state.bytes(), GetParam().state_bytes);
   const Tensor first = mixer_->forward(input_.row_view(0, 9), Pass::next(state, 9), nullptr, 0);
   state.length = 9;

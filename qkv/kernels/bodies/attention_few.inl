@@ -3,28 +3,91 @@
 
 // Up to so many (query, head) pairs.
 constexpr int64_t kFewRows = 16;
+// Keys whose products are summed across lanes together. Room for as many scores is behind the last.
+constexpr int64_t kFewKeys = 4;
+// Rows that meet a key while it is in registers.
+constexpr int64_t kFewGroup = 4;
 
-// scores[r * stride + j] = q[r] . keys[j] for n_keys keys; q is packed, keys lie `k_stride` apart and are
-// `left` in number from the first on.
+// to[k] = sum of the lanes of v[k].
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE void store_lane_sums(const VF (&v)[kFewKeys], float* to) {
+  for (int64_t k = 0; k < kFewKeys; ++k) to[k] = hn::GetLane(v[k]);
+}
+#else
+HWY_INLINE void store_lane_sums(const VF (&v)[kFewKeys], float* to) {
+  const auto fold = [](VF a, VF b) {
+    return hn::Add(hn::InterleaveLower(df, a, b), hn::InterleaveUpper(df, a, b));
+  };
+  const hn::RepartitionToWide<DF> pairs;
+  const auto ab = hn::BitCast(pairs, fold(v[0], v[1])), cd = hn::BitCast(pairs, fold(v[2], v[3]));
+  // Four sums in every block of 128 bits.
+  const VF blocks = hn::Add(hn::BitCast(df, hn::InterleaveLower(pairs, ab, cd)),
+                            hn::BitCast(df, hn::InterleaveUpper(pairs, ab, cd)));
+  if constexpr (kLanes == 4) {
+    hn::StoreU(blocks, df, to);
+  } else {
+    const hn::Half<DF> half;
+    const auto eight = hn::Add(hn::LowerHalf(half, blocks), hn::UpperHalf(half, blocks));
+    if constexpr (kLanes == 8) {
+      hn::StoreU(eight, half, to);
+    } else {
+      const hn::Half<hn::Half<DF>> quarter;
+      hn::StoreU(hn::Add(hn::LowerHalf(quarter, eight), hn::UpperHalf(quarter, eight)), quarter, to);
+    }
+  }
+}
+#endif
+
+// Calls body.operator()<n>(r) for rows [r, r + n), n up to kFewGroup, until all are done.
+template <typename Body>
+HWY_INLINE void in_row_groups(int64_t rows, Body&& body) {
+  int64_t r = 0;
+  for (; r + kFewGroup <= rows; r += kFewGroup) body.template operator()<kFewGroup>(r);
+  for (; r + 2 <= rows; r += 2) body.template operator()<2>(r);
+  if (r < rows) body.template operator()<1>(r);
+}
+
+template <int64_t kRows, typename T>
+HWY_INLINE void few_scores_of(const float* q, int64_t q_stride, const T* (&key)[kFewKeys], int64_t dim,
+                              float* scores, int64_t stride) {
+  const int64_t whole = dim / kLanes * kLanes;
+  VF sums[kRows][kFewKeys];
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < kFewKeys; ++k) sums[r][k] = hn::Zero(df);
+  }
+  const auto add = [&](int64_t i, auto&& read) {
+    VF x[kFewKeys];
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < kFewKeys; ++k) x[k] = read(key[k] + i);
+#pragma GCC unroll 4
+    for (int64_t r = 0; r < kRows; ++r) {
+      const VF query = load(q + r * q_stride + i);
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < kFewKeys; ++k) sums[r][k] = hn::MulAdd(query, x[k], sums[r][k]);
+    }
+  };
+  for (int64_t i = 0; i < whole; i += kLanes) add(i, [](const T* p) { return load(p); });
+  if (whole < dim) add(whole, [=](const T* p) { return load_n(p, dim - whole); });
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < kRows; ++r) store_lane_sums(sums[r], scores + r * stride);
+}
+
+// scores[r * stride + j] = q[r] . keys[j] for n_keys keys, and something in the kFewKeys - 1 places behind.
+// q is packed, keys lie `k_stride` apart. Meanwhile as many rows from `ahead` on are fetched, unless null.
 template <typename T>
 void few_scores(const float* q, int64_t q_stride, int64_t rows, const T* keys, int64_t k_stride,
-                int64_t n_keys, int64_t left, int64_t dim, float* scores, int64_t stride) {
-  const int64_t whole = dim / kLanes * kLanes;
-  for (int64_t j = 0; j < n_keys; ++j) {
-    const T* key = keys + j * k_stride;
-    if (j + kPrefetchRows < left) prefetch_row(key + kPrefetchRows * k_stride, dim);
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* query = q + r * q_stride;
-      VF a = hn::Zero(df), b = a;
-      int64_t i = 0;
-      for (; i + 2 * kLanes <= whole; i += 2 * kLanes) {
-        a = hn::MulAdd(load(query + i), load(key + i), a);
-        b = hn::MulAdd(load(query + i + kLanes), load(key + i + kLanes), b);
-      }
-      for (; i < whole; i += kLanes) a = hn::MulAdd(load(query + i), load(key + i), a);
-      if (i < dim) b = hn::MulAdd(load(query + i), load_n(key + i, dim - i), b);
-      scores[r * stride + j] = hn::GetLane(hn::SumOfLanes(df, hn::Add(a, b)));
+                int64_t n_keys, const T* ahead, int64_t dim, float* scores, int64_t stride) {
+  for (int64_t j = 0; j < n_keys; j += kFewKeys) {
+    const T* key[kFewKeys];
+    for (int64_t k = 0; k < kFewKeys; ++k) {
+      key[k] = keys + (j + k < n_keys ? j + k : n_keys - 1) * k_stride;
+      if (ahead != nullptr) prefetch_row(ahead + (j + k) * k_stride, dim);
     }
+    in_row_groups(rows, [&]<int64_t kRows>(int64_t r) {
+      few_scores_of<kRows>(q + r * q_stride, q_stride, key, dim, scores + r * stride + j, stride);
+    });
   }
 }
 

@@ -84,12 +84,60 @@ void forward_softmax(const AttentionSpec& spec, const AttentionRows& all, const 
   }
 }
 
+// The accumulators of `rows` rows from `first` on, before any key.
+template <typename T>
+void begin_rows(const AttentionSpec& spec, const AttentionRows& all, const T* q, int64_t q_stride,
+                int64_t first, int64_t rows, const ForwardScratch& scratch) {
+  copy_attention_rows(all, q, q_stride, spec.qk_dim, first, rows, spec.scale * kLog2E, scratch.q,
+                      scratch.qk_stride);
+  fill_row(scratch.out, 0, rows * scratch.v_stride, 0.0f);
+  fill_row(scratch.sum, 0, rows * kLanes, 0.0f);
+  fill_row(scratch.maximum, 0, scratch.max_rows, kMinusInfinity);
+}
+
+// Their outputs, after all keys; lse is (n_heads, n_q).
+template <typename T>
+void end_rows(const AttentionSpec& spec, const AttentionRows& all, int64_t first, int64_t rows,
+              const ForwardScratch& scratch, T* outputs, int64_t out_stride, float* lse, int64_t n_q) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t query = all.query(first + r), head = all.head(first + r);
+    const float total = hn::GetLane(hn::SumOfLanes(df, load(scratch.sum + r * kLanes)));
+    const VF inverse = hn::Set(df, total == 0.0f ? 0.0f : 1.0f / total);
+    lse[head * n_q + query] = total == 0.0f ? kMinusInfinity : scratch.maximum[r] * kLn2 + std::log(total);
+    T* out = outputs + query * out_stride + head * spec.v_dim;
+    map(
+        out, spec.v_dim, [inverse](VF v) { return hn::Mul(v, inverse); }, scratch.out + r * scratch.v_stride);
+  }
+}
+
+// Rows [first, first + rows) meet a packed tile of keys.
+HWY_INLINE void meet_tile(const AttentionSpec& spec, const AttentionRows& all, int64_t first, int64_t rows,
+                      int64_t key, int64_t n_keys, const ForwardScratch& scratch, Prefetch& ahead) {
+  const int64_t v_columns = round_up(spec.v_dim, kLanes);
+  for (int64_t r = 0; r < rows; r += kTileRows) {
+    const int64_t n_rows = rows - r < kTileRows ? rows - r : kTileRows;
+    const Extent seen = {all.keys_of(first + r).begin, all.keys_of(first + r + n_rows - 1).end};
+    if (seen.begin >= key + n_keys || seen.end <= key) continue;
+    const ScoreTile tile = score_tile(all, first + r, n_rows, key, n_keys);
+    tile_product<Update::overwrite, false>(scratch.q + r * scratch.qk_stride, scratch.qk_stride, scratch.keys,
+                                           scratch.score_stride, scratch.scores, scratch.score_stride, n_rows,
+                                           tile.padded_keys(), spec.qk_dim, tile.keys_of_rows, nullptr,
+                                           ahead);
+    forward_softmax(spec, all, tile, scratch, scratch.maximum + r, scratch.sum + r * kLanes);
+    tile_product<Update::rescale, false>(scratch.scores, scratch.score_stride, scratch.values,
+                                         scratch.v_stride, scratch.out + r * scratch.v_stride,
+                                         scratch.v_stride, n_rows, v_columns, n_keys, nullptr,
+                                         tile.keys_of_rows, ahead, scratch.rescale);
+  }
+}
+
 // One tile of keys for all of the few rows there are.
 template <typename T>
 void few_rows(const AttentionSpec& spec, const AttentionRows& all, const ForwardScratch& scratch, const T* keys, int64_t k_stride,
-              const T* values, int64_t v_stride, int64_t rows, int64_t key, int64_t n_keys, int64_t left) {
+              const T* values, int64_t v_stride, int64_t rows, int64_t key, int64_t n_keys) {
   const ScoreTile tile = score_tile(all, 0, rows, key, n_keys);
-  few_scores(scratch.q, scratch.qk_stride, rows, keys, k_stride, n_keys, left, spec.qk_dim, scratch.scores, scratch.score_stride);
+  few_scores<T>(scratch.q, scratch.qk_stride, rows, keys, k_stride, n_keys, nullptr, spec.qk_dim, scratch.scores,
+                scratch.score_stride);
   forward_softmax(spec, all, tile, scratch, scratch.maximum, scratch.sum);
   for (int64_t r = 0; r < rows; ++r) {
     const Extent computed = tile.computed(r);
@@ -106,23 +154,17 @@ void attention_forward(const AttentionSpec& spec, const AttentionSequence<T>& se
   const int64_t kv_head = head_begin / (spec.n_heads / spec.n_kv_heads);
   const T* keys = sequence.k + kv_head * spec.qk_dim;
   const T* values = sequence.v + kv_head * spec.v_dim;
-  const int64_t v_columns = round_up(spec.v_dim, kLanes);
   Prefetch ahead;
 
   for (int64_t first = 0; first < all.count; first += scratch.max_rows) {
     const int64_t rows = all.count - first < scratch.max_rows ? all.count - first : scratch.max_rows;
-    copy_attention_rows(all, sequence.q, sequence.q_stride, spec.qk_dim, first, rows, spec.scale * kLog2E,
-                        scratch.q, scratch.qk_stride);
-    fill_row(scratch.out, 0, rows * scratch.v_stride, 0.0f);
-    fill_row(scratch.sum, 0, rows * kLanes, 0.0f);
-    fill_row(scratch.maximum, 0, scratch.max_rows, kMinusInfinity);
-
+    begin_rows(spec, all, sequence.q, sequence.q_stride, first, rows, scratch);
     const Extent seen = {all.keys_of(first).begin, all.keys_of(first + rows - 1).end};
     for (int64_t key = seen.begin; key < seen.end; key += kTileKeys) {
       const int64_t n_keys = seen.end - key < kTileKeys ? seen.end - key : kTileKeys;
       if (all.count <= kFewRows) {
         few_rows(spec, all, scratch, keys + key * sequence.k_stride, sequence.k_stride, values + key * sequence.v_stride,
-                 sequence.v_stride, rows, key, n_keys, seen.end - key);
+                 sequence.v_stride, rows, key, n_keys);
         continue;
       }
       transpose_tile(keys + key * sequence.k_stride, sequence.k_stride, n_keys, spec.qk_dim, scratch.keys,
@@ -133,33 +175,8 @@ void attention_forward(const AttentionSpec& spec, const AttentionSequence<T>& se
       ahead.clear();
       ahead.add(keys + next * sequence.k_stride, sequence.k_stride, n_next, spec.qk_dim);
       ahead.add(values + next * sequence.v_stride, sequence.v_stride, n_next, spec.v_dim);
-      for (int64_t r = 0; r < rows; r += kTileRows) {
-        const int64_t n_rows = rows - r < kTileRows ? rows - r : kTileRows;
-        const Extent tile_keys = {all.keys_of(first + r).begin, all.keys_of(first + r + n_rows - 1).end};
-        if (tile_keys.begin >= key + n_keys || tile_keys.end <= key) continue;
-        const ScoreTile tile = score_tile(all, first + r, n_rows, key, n_keys);
-        tile_product<Update::overwrite, false>(scratch.q + r * scratch.qk_stride, scratch.qk_stride,
-                                               scratch.keys, scratch.score_stride, scratch.scores,
-                                               scratch.score_stride, n_rows, tile.padded_keys(), spec.qk_dim,
-                                               tile.keys_of_rows, nullptr, ahead);
-        forward_softmax(spec, all, tile, scratch, scratch.maximum + r, scratch.sum + r * kLanes);
-        tile_product<Update::rescale, false>(scratch.scores, scratch.score_stride, scratch.values,
-                                             scratch.v_stride, scratch.out + r * scratch.v_stride,
-                                             scratch.v_stride, n_rows, v_columns, n_keys, nullptr,
-                                             tile.keys_of_rows, ahead, scratch.rescale);
-      }
+      meet_tile(spec, all, first, rows, key, n_keys, scratch, ahead);
     }
-
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t query = all.query(first + r), head = all.head(first + r);
-      const float total = hn::GetLane(hn::SumOfLanes(df, load(scratch.sum + r * kLanes)));
-      const VF inverse = hn::Set(df, total == 0.0f ? 0.0f : 1.0f / total);
-      sequence.lse[head * sequence.n_q + query] =
-          total == 0.0f ? kMinusInfinity : scratch.maximum[r] * kLn2 + std::log(total);
-      T* out = sequence.out + query * sequence.out_stride + head * spec.v_dim;
-      map(
-          out, spec.v_dim, [inverse](VF v) { return hn::Mul(v, inverse); },
-          scratch.out + r * scratch.v_stride);
-    }
+    end_rows(spec, all, first, rows, scratch, sequence.out, sequence.out_stride, sequence.lse, sequence.n_q);
   }
 }

@@ -9,6 +9,7 @@ struct AttentionRows {
   int64_t shift;  // query i sits at key position i + shift
   int64_t window, n_k;
   bool causal;
+  int64_t least = 0;  // nobody sees a key before it
 
   int64_t query(int64_t row) const { return q_begin + row / group; }
   int64_t head(int64_t row) const { return head_begin + row % group; }
@@ -18,7 +19,7 @@ struct AttentionRows {
     const int64_t position = query(row) + shift;
     const int64_t begin = window > 0 ? position - window + 1 : 0;
     const int64_t end = causal ? position + 1 : n_k;
-    return {begin < 0 ? 0 : begin, end > n_k ? n_k : end};
+    return {begin < least ? least : begin, end > n_k ? n_k : end};
   }
   // Rows that see any of keys [begin, end).
   Extent rows_of(int64_t begin, int64_t end) const {

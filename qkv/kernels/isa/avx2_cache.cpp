@@ -1,0 +1,14 @@
+// Cache kernels: AVX2 + FMA + F16C.
+#include "qkv/kernels/cache_kernels.h"
+
+// Everything below lives in unnamed namespaces: code compiled for one instruction set must not be shared by
+// the linker with another translation unit.
+#include "qkv/kernels/bodies/cache.inl"
+
+namespace qkv {
+
+CacheKernels kernels_avx2_cache() {
+  return make_cache_table();
+}
+
+}  // namespace qkv
