@@ -98,13 +98,31 @@ void add_info(CLI::App& app) {
   verb->add_flag(
       "--tensors", command->model.tensors,
       "List every tensor with statistics of its values and the entropy of its codes (reads the whole file)");
+  TensorInfoRequest& analysis = command->model.analysis;
+  verb->add_option(
+          "--error-types", analysis.error_types,
+          "Also what rounding to these costs each matrix: block types, bf16, f16, fp8, f8_e5m2, nf4, "
+          "int8, int4; none (default with --report or --calibrate: q8_0,q6_k,q5_k,q4_k,q3_k,q2_k)")
+      ->type_name("TYPE,...");
+  verb->add_option("--calibrate", analysis.calibrate,
+                   "A text: also the layers' inputs, and what rounding does to their outputs")
+      ->type_name("FILE");
+  verb->add_option("--calibrate-context", analysis.calibration.context, "Tokens per calibration sequence")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--calibrate-sequences", analysis.calibration.sequences,
+                   "At most so many sequences, spread over the text")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--report", command->model.report,
+                   "Write all this as one HTML page: heat maps by layer and role, and a row for every tensor")
+      ->type_name("OUT.html");
   verb->add_option("--histogram", command->model.histogram,
                    "Draw how the values of this tensor are distributed")
       ->type_name("TENSOR");
   verb->add_flag("--json", command->model.json, "Print JSON");
   verb->footer(
-      "Examples:\n  qkv info my-model --tensors\n  qkv info model.gguf --histogram output_norm.weight\n  qkv "
-      "info --system");
+      "Examples:\n  qkv info my-model --tensors\n  qkv info my-model --calibrate text.txt --report "
+      "model.html\n"
+      "  qkv info model.gguf --tensors --error-types q4_k,nf4,fp8\n  qkv info --system");
   verb->callback([command] { info(*command); });
 }
 

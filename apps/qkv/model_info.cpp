@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "console.h"
+#include "qkv/compress/analysis_report.h"
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
 #include "qkv/core/progress.h"
@@ -21,6 +23,7 @@ namespace qkv {
 namespace {
 
 constexpr int kHistogramBins = 40;
+constexpr const char* kUsualTypes = "q8_0,q6_k,q5_k,q4_k,q3_k,q2_k";
 constexpr size_t kShownElements = 8;     // of a list in the metadata
 constexpr size_t kShownCharacters = 96;  // of a text in the metadata
 
@@ -96,37 +99,6 @@ Json metadata_json(const MetadataValue& value) {
       value);
 }
 
-Json statistics_json(const TensorStatistics& s) {
-  Json json = {{"min", s.minimum},       {"max", s.maximum},
-               {"mean", s.mean},         {"std", s.deviation},
-               {"kurtosis", s.kurtosis}, {"zeros", s.zeros},
-               {"nan", s.nans},          {"inf", s.infinities},
-               {"entropy", s.entropy},   {"symbol_bits", s.symbol_bits}};
-  if (s.exponent_entropy) {
-    json["exponent_entropy"] = *s.exponent_entropy;
-    json["exponent_bits"] = s.exponent_bits;
-  }
-  return json;
-}
-
-Json tensors_json(const Checkpoint& checkpoint) {
-  Json tensors = Json::array();
-  constexpr uint64_t kMega = 1'000'000;
-  Progress progress("reading", checkpoint.total_bytes() / kMega, "MB");
-  uint64_t read = 0;
-  for (const TensorEntry& entry : checkpoint.entries()) {
-    Json tensor = {{"name", replace_invalid_utf8(entry.name)},
-                   {"type", name(entry.type)},
-                   {"shape", entry.shape.dims()},
-                   {"bytes", entry.bytes}};
-    tensor["statistics"] = statistics_json(tensor_statistics(checkpoint.read(entry.name)));
-    checkpoint.release(entry.name);
-    tensors.push_back(std::move(tensor));
-    progress.update((read += entry.bytes) / kMega);
-  }
-  return tensors;
-}
-
 Json histogram_json(const Checkpoint& checkpoint, const std::string& tensor_name) {
   const Tensor tensor = checkpoint.read(tensor_name);
   const TensorStatistics s = tensor_statistics(tensor);
@@ -184,8 +156,7 @@ void add_codecs(const Checkpoint& checkpoint, Json& json) {
   json["storage"] = {{"bytes", bytes}, {"stored_bytes", stored}, {"codecs", std::move(codecs)}};
 }
 
-Json model_json(const ModelInfoRequest& request) {
-  const auto checkpoint = open_checkpoint(request.path);
+Json model_json(const ModelInfoRequest& request, const Checkpoint* checkpoint) {
   Json json;
   json["path"] = request.path;
   json["format"] = checkpoint->format_name();
@@ -221,7 +192,6 @@ Json model_json(const ModelInfoRequest& request) {
     json["tokenizer_problem"] = problem;
   }
   if (!request.histogram.empty()) json["histogram"] = histogram_json(*checkpoint, request.histogram);
-  if (request.tensors) json["tensors"] = tensors_json(*checkpoint);
   return json;
 }
 
@@ -255,34 +225,6 @@ std::string one_line(const Json& value) {
     text.resize(complete_utf8_prefix(std::string_view(text).substr(0, kShownCharacters)));
   text = shown(text);
   return bytes > kShownCharacters ? fmt::format("{}... ({} bytes)", text, bytes) : text;
-}
-
-void print_tensors(const Json& tensors) {
-  size_t width = 6;
-  for (const Json& tensor : tensors) width = std::max(width, text_of(tensor, "name").size());
-  width = std::min<size_t>(width, 64);
-  print_out(fmt::format("\n{:<{}} {:<7} {:<18} {:>9} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7} {:>14} {:>13}\n",
-                        "tensor", width, "type", "shape", "size", "min", "max", "mean", "std", "kurtosis",
-                        "zeros", "entropy", "exponents"));
-  for (const Json& tensor : tensors) {
-    const Json& s = tensor["statistics"];
-    const int64_t elements =
-        std::max<int64_t>(1, Shape(tensor["shape"].get<std::vector<int64_t>>()).elements());
-    const auto number = [&](const char* key) { return fmt::format("{:.4g}", s[key].get<double>()); };
-    std::string row = fmt::format(
-        "{:<{}} {:<7} {:<18} {:>9} {:>10} {:>10} {:>10} {:>10} {:>9} {:>6.2f}% {:>14} {:>13}",
-        text_of(tensor, "name"), width, text_of(tensor, "type"), dump_json(tensor["shape"]),
-        format_bytes(tensor["bytes"].get<uint64_t>()), number("min"), number("max"), number("mean"),
-        number("std"), number("kurtosis"),
-        100.0 * static_cast<double>(s["zeros"].get<int64_t>()) / static_cast<double>(elements),
-        fmt::format("{:.2f} of {}", s["entropy"].get<double>(), s["symbol_bits"].get<int>()),
-        s.contains("exponent_entropy")
-            ? fmt::format("{:.2f} of {}", s["exponent_entropy"].get<double>(), s["exponent_bits"].get<int>())
-            : "");
-    if (s["nan"].get<int64_t>() > 0) row += fmt::format("  {} NaN", s["nan"].get<int64_t>());
-    if (s["inf"].get<int64_t>() > 0) row += fmt::format("  {} infinite", s["inf"].get<int64_t>());
-    print_out(row + "\n");
-  }
 }
 
 void print_histogram(const Json& histogram) {
@@ -359,18 +301,38 @@ void print_text(const Json& json) {
       print_out(fmt::format("  {} = {}\n", shown(key), one_line(value)));
   }
   if (json.contains("histogram")) print_histogram(json["histogram"]);
-  if (json.contains("tensors")) print_tensors(json["tensors"]);
 }
 
 }  // namespace
 
 void print_model_info(const ModelInfoRequest& request) {
-  const Json json = model_json(request);
-  if (request.json) {
-    print_out(dump_json(json) + "\n");
-  } else {
-    print_text(json);
+  const auto checkpoint = open_checkpoint(request.path);
+  const TensorInfoRequest& asked = request.analysis;
+  const bool errors = !asked.error_types.empty() || !asked.calibrate.empty();
+  std::optional<CheckpointAnalysis> analysis;
+  if (request.tensors || errors || !request.report.empty()) {
+    TensorInfoRequest wanted = asked;
+    // Reports and calibration are about what types cost; a list of statistics is quicker without.
+    if (wanted.error_types.empty() && (errors || !request.report.empty())) wanted.error_types = kUsualTypes;
+    if (wanted.error_types == "none") wanted.error_types.clear();
+    analysis = analyze_with_progress(*checkpoint, wanted);
   }
+  if (!request.report.empty()) {
+    analysis_page("Analysis of " + shown(request.path),
+                  fmt::format("{}, {}", checkpoint->format_name(), format_bytes(checkpoint->total_bytes())),
+                  *analysis)
+        .write(request.report);
+  }
+  Json json = model_json(request, checkpoint.get());
+  if (request.json) {
+    if (analysis) json["tensors"] = tensors_json(*analysis);
+    if (!request.report.empty()) json["report"] = request.report;
+    print_out(dump_json(json) + "\n");
+    return;
+  }
+  print_text(json);
+  if (analysis && (request.tensors || request.report.empty())) print_tensors(*analysis);
+  if (!request.report.empty()) print_out("report: " + request.report + "\n");
 }
 
 }  // namespace qkv

@@ -1,11 +1,13 @@
 #include "qkv/models/tensor_statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "qkv/core/error.h"
+#include "qkv/core/interrupt.h"
 #include "qkv/core/parallel.h"
 #include "qkv/tensor/convert.h"
 
@@ -129,7 +131,8 @@ Moments moments_of(const float* values, int64_t n) {
   return result;
 }
 
-double entropy_of(const std::vector<int64_t>& counts) {
+template <typename Counts>
+double entropy_of(const Counts& counts) {
   double total = 0, sum = 0;
   for (const int64_t count : counts) {
     if (count == 0) continue;
@@ -148,14 +151,24 @@ class Codes {
         exponent_(exponent_of(type)),
         symbols_(two_bytes_ ? 65536 : 256),
         exponents_(exponent_ && !two_bytes_ && traits(type).block_bytes > 1 ? size_t{1} << exponent_->bits
-                                                                            : 0) {}
+                                                                            : 0),
+        planes_(traits(type).block_length == 1 && traits(type).block_bytes > 2
+                    ? static_cast<size_t>(traits(type).block_bytes)
+                    : 0) {}
 
   void count(const std::byte* data, size_t bytes) {
     if (two_bytes_) {
       for (size_t i = 0; i + 1 < bytes; i += 2) ++symbols_[load<uint16_t>(data + i)];
       return;
     }
-    for (size_t i = 0; i < bytes; ++i) ++symbols_[static_cast<size_t>(data[i])];
+    if (planes_.empty()) {
+      for (size_t i = 0; i < bytes; ++i) ++symbols_[static_cast<size_t>(data[i])];
+      return;
+    }
+    const size_t width = planes_.size();
+    for (size_t i = 0; i + width <= bytes; i += width) {
+      for (size_t plane = 0; plane < width; ++plane) ++planes_[plane][static_cast<size_t>(data[i + plane])];
+    }
     if (type_ == DType::f32) {
       for (size_t i = 0; i < bytes; i += 4) ++exponents_[load<uint32_t>(data + i) >> 23 & 0xff];
     } else if (type_ == DType::f64) {
@@ -166,11 +179,28 @@ class Codes {
   void join(const Codes& other) {
     for (size_t i = 0; i < symbols_.size(); ++i) symbols_[i] += other.symbols_[i];
     for (size_t i = 0; i < exponents_.size(); ++i) exponents_[i] += other.exponents_[i];
+    for (size_t i = 0; i < planes_.size(); ++i) {
+      for (size_t code = 0; code < 256; ++code) planes_[i][code] += other.planes_[i][code];
+    }
   }
 
   void describe(TensorStatistics& statistics) const {
-    statistics.entropy = entropy_of(symbols_);
+    std::vector<int64_t> symbols = symbols_;
+    std::vector<Plane> planes = planes_;
+    if (two_bytes_) {
+      planes.resize(2);
+      for (size_t code = 0; code < symbols.size(); ++code) {
+        planes[0][code & 0xff] += symbols[code];
+        planes[1][code >> 8] += symbols[code];
+      }
+    } else {
+      for (const Plane& plane : planes) {
+        for (size_t code = 0; code < 256; ++code) symbols[code] += plane[code];
+      }
+    }
+    statistics.entropy = entropy_of(symbols);
     statistics.symbol_bits = two_bytes_ ? 16 : 8;
+    for (const Plane& plane : planes) statistics.plane_entropy.push_back(entropy_of(plane));
     if (!exponent_) return;
     statistics.exponent_bits = exponent_->bits;
     if (!exponents_.empty()) {
@@ -192,10 +222,12 @@ class Codes {
     return value;
   }
 
+  using Plane = std::array<int64_t, 256>;
   DType type_;
   bool two_bytes_;
   std::optional<Exponent> exponent_;
   std::vector<int64_t> symbols_, exponents_;  // exponents_: where they do not follow from the symbols
+  std::vector<Plane> planes_;                 // of the bytes of wider elements, instead of symbols
 };
 
 }  // namespace
@@ -206,6 +238,7 @@ TensorStatistics tensor_statistics(const Tensor& tensor) {
   std::vector<Moments> moments(static_cast<size_t>(pieces));
   std::vector<Codes> codes(static_cast<size_t>(std::max(1, num_threads())), Codes(type));
   parallel_items(pieces, [&](int64_t piece, int thread) {
+    stop_if_interrupted();
     const int64_t first = piece * kPiece, count = std::min(kPiece, n - first);
     const std::byte* data = tensor.raw() + dtype_bytes(type, static_cast<uint64_t>(first));
     codes[static_cast<size_t>(thread)].count(data, dtype_bytes(type, static_cast<uint64_t>(count)));
@@ -235,6 +268,73 @@ TensorStatistics tensor_statistics(const Tensor& tensor) {
   return result;
 }
 
+double TensorStatistics::entropy_share() const {
+  if (plane_entropy.empty()) return entropy / symbol_bits;
+  double bits = 0;
+  for (const double plane : plane_entropy) bits += plane;
+  return bits / (8.0 * static_cast<double>(plane_entropy.size()));
+}
+
+ChannelSizes channel_sizes(const Tensor& tensor) {
+  if (tensor.shape().rank() < 2 || !has_values(tensor.dtype())) return {};
+  const int64_t rows = tensor.rows(), columns = tensor.cols();
+  if (columns % traits(tensor.dtype()).block_length != 0) return {};  // blocks that reach into the next row
+  ChannelSizes result{std::vector<double>(static_cast<size_t>(rows)),
+                      std::vector<double>(static_cast<size_t>(columns))};
+  if (rows == 0 || columns == 0) return result;
+  // A fixed number of ranges, added in order: the same bits for any number of threads.
+  const int64_t ranges = std::min<int64_t>(rows, 16);
+  std::vector<std::vector<double>> sums(static_cast<size_t>(ranges));
+  parallel_items(ranges, [&](int64_t range, int) {
+    std::vector<double>& own = sums[static_cast<size_t>(range)];
+    own.resize(static_cast<size_t>(columns));
+    std::vector<float> values(static_cast<size_t>(columns));
+    for (int64_t row = rows * range / ranges; row < rows * (range + 1) / ranges; ++row) {
+      if (row % 64 == 0) stop_if_interrupted();
+      values_of(tensor, row * columns, columns, values.data());
+      double sum = 0;
+      for (size_t c = 0; c < values.size(); ++c) {
+        const double x = std::isfinite(values[c]) ? values[c] : 0;
+        own[c] += x * x;
+        sum += x * x;
+      }
+      result.rows[static_cast<size_t>(row)] = std::sqrt(sum / static_cast<double>(columns));
+    }
+  });
+  for (const auto& own : sums) {
+    for (size_t c = 0; c < own.size(); ++c) result.columns[c] += own[c];
+  }
+  for (double& column : result.columns) column = std::sqrt(column / static_cast<double>(rows));
+  return result;
+}
+
+ChannelOutliers channel_outliers(const std::vector<double>& sizes) {
+  ChannelOutliers result;
+  result.channels = static_cast<int64_t>(sizes.size());
+  if (sizes.empty()) return result;
+  const auto median = [](std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+  };
+  result.median = median(sizes);
+  std::vector<double> distances = sizes;
+  for (double& distance : distances) distance = std::abs(distance - result.median);
+  constexpr double kNormal =
+      1.4826;  // the standard deviation of a normal distribution of that median distance
+  const double limit = std::max(2 * result.median, result.median + 6 * kNormal * median(distances));
+  std::vector<ChannelOutliers::Channel> found;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    result.zero += sizes[i] == 0 ? 1 : 0;
+    if (sizes[i] > limit) found.push_back({static_cast<int64_t>(i), sizes[i]});
+  }
+  result.outliers = static_cast<int64_t>(found.size());
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.size > b.size; });
+  found.resize(std::min(found.size(), kOutliersNamed));
+  result.largest = std::move(found);
+  return result;
+}
+
 std::vector<int64_t> tensor_histogram(const Tensor& tensor, double minimum, double maximum, int bins) {
   require(bins > 0 && minimum <= maximum,
           "histogram: expected bins between two values, found {} from {} to {}", bins, minimum, maximum);
@@ -244,6 +344,7 @@ std::vector<int64_t> tensor_histogram(const Tensor& tensor, double minimum, doub
   const int64_t n = tensor.elements();
   const double scale = maximum > minimum ? bins / (maximum - minimum) : 0;
   parallel_items((n + kPiece - 1) / kPiece, [&](int64_t piece, int thread) {
+    stop_if_interrupted();
     const int64_t first = piece * kPiece, count = std::min(kPiece, n - first);
     thread_local std::vector<float> values(static_cast<size_t>(kPiece));
     values_of(tensor, first, count, values.data());

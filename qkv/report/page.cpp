@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "qkv/core/atomic_file.h"
@@ -14,6 +15,25 @@ namespace {
 
 // A longer table scrolls inside its card (on paper it is whole).
 constexpr size_t kRowsShown = 15;
+
+// Bars as one path, so that a table of thousands of rows stays small; the tallest is kBarHeight.
+std::string small_bars(const std::vector<double>& bars) {
+  constexpr int kBarHeight = 20;
+  double tallest = 0;
+  for (const double bar : bars) tallest = std::isfinite(bar) ? std::max(tallest, bar) : tallest;
+  if (!(tallest > 0)) return "";
+  std::string path = fmt::format("M0 {}", kBarHeight);
+  long before = kBarHeight;
+  for (const double bar : bars) {
+    const long top = kBarHeight - (std::isfinite(bar) ? std::lround(kBarHeight * bar / tallest) : 0);
+    if (top != before) path += fmt::format("V{}", top);
+    path += "h1";
+    before = top;
+  }
+  return fmt::format(
+      "<svg class=\"bars\" viewBox=\"0 0 {} {}\" aria-hidden=\"true\"><path d=\"{}V{}z\"/></svg>",
+      bars.size(), kBarHeight, path, kBarHeight);
+}
 
 }  // namespace
 
@@ -75,8 +95,8 @@ void Page::table(const Table& table) {
     for (size_t c = 0; c < row.size(); ++c) {
       const std::string value =
           std::isnan(row[c].number) ? "" : fmt::format(" data-value=\"{:.17g}\"", row[c].number);
-      body_ += fmt::format("<td{}{}>{}</td>", table.columns[c].numeric ? " class=\"number\"" : "", value,
-                           escape_html(row[c].text));
+      body_ += fmt::format("<td{}{}>{}{}</td>", table.columns[c].numeric ? " class=\"number\"" : "", value,
+                           small_bars(row[c].bars), escape_html(row[c].text));
     }
     body_ += "</tr>\n";
   }

@@ -23,7 +23,8 @@ struct Tile {
 
 using KeyValues = std::vector<std::pair<std::string, std::string>>;
 
-// A table cell: its text, and the number its column sorts by (NaN: sorts by text).
+// A table cell: its text, the number its column sorts by (NaN: sorts by text), and the heights of small bars
+// before it.
 struct Cell {
   Cell(std::string text)
       : text(std::move(text)) {}          // NOLINT(google-explicit-constructor): rows are brace lists
@@ -31,6 +32,7 @@ struct Cell {
   Cell(double number, std::string text) : text(std::move(text)), number(number) {}
   std::string text;
   double number = std::numeric_limits<double>::quiet_NaN();
+  std::vector<double> bars{};  // not negative; what is not finite has no bar
 };
 // A cell for `value` as format_number() writes it; NaN is an empty cell that sorts last.
 Cell number_cell(double value, int significant = 4);

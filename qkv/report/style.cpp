@@ -65,6 +65,7 @@ th button:hover{color:var(--ink)}
 th button:focus-visible,.legend button:focus-visible,summary:focus-visible,.plot svg:focus-visible{outline:2px solid var(--s0);outline-offset:3px;border-radius:3px}
 th[aria-sort] button::after{content:" \2191"}
 th[aria-sort=descending] button::after{content:" \2193"}
+.bars{display:block;width:99px;height:20px;fill:var(--s0);fill-opacity:.75}
 .passage p{margin:8px 0 0;white-space:pre-wrap;overflow-wrap:anywhere;max-width:80ch}
 .lead{color:var(--faint)}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin-top:8px;font-size:13px;color:var(--soft)}

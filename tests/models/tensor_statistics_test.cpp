@@ -84,6 +84,70 @@ TEST(TensorStatistics, EntropyOfCodes) {
       *tensor_statistics(Tensor::from<float>({1, 1.5f, 1.25f}, {3}).to(DType::f16)).exponent_entropy, 0);
 }
 
+TEST(TensorStatistics, EntropyOfPlanes) {
+  // 1 and 2 in turn: 3f80 and 4000 as bf16, so each byte is one of two values, and together they are one bit.
+  std::vector<float> values(256);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = i % 2 == 0 ? 1.0f : 2.0f;
+  const TensorStatistics two = tensor_statistics(Tensor::from(values, {256}).to(DType::bf16));
+  EXPECT_EQ(two.plane_entropy, (std::vector<double>{1, 1}));
+  EXPECT_DOUBLE_EQ(two.entropy_share(), 2.0 / 16);
+  const TensorStatistics four = tensor_statistics(Tensor::from(values, {256}));
+  EXPECT_EQ(four.plane_entropy, (std::vector<double>{0, 0, 1, 1}));
+  EXPECT_DOUBLE_EQ(four.entropy_share(), 2.0 / 32);
+  Tensor small = Tensor::empty({4}, DType::i8);
+  for (int i = 0; i < 4; ++i) small.raw()[i] = static_cast<std::byte>(1 + i % 2);
+  const TensorStatistics bytes = tensor_statistics(small);
+  EXPECT_TRUE(bytes.plane_entropy.empty());
+  EXPECT_DOUBLE_EQ(bytes.entropy_share(), 1.0 / 8);
+}
+
+TEST(ChannelSizes, OfRowsAndColumns) {
+  const float nan = std::nanf("");
+  const ChannelSizes sizes = channel_sizes(Tensor::from<float>({3, 4, 0, 0, nan, 2}, {3, 2}));
+  EXPECT_DOUBLE_EQ(sizes.rows[0], std::sqrt(12.5));
+  EXPECT_DOUBLE_EQ(sizes.rows[1], 0);
+  EXPECT_DOUBLE_EQ(sizes.rows[2], std::sqrt(2.0));
+  EXPECT_DOUBLE_EQ(sizes.columns[0], std::sqrt(3.0));
+  EXPECT_DOUBLE_EQ(sizes.columns[1], std::sqrt(20.0 / 3));
+  EXPECT_TRUE(channel_sizes(Tensor::zeros({5})).rows.empty());
+  // Leading dimensions are rows, and the sums do not depend on the number of threads.
+  std::vector<float> values(static_cast<size_t>(7 * 50 * 33));
+  Rng rng(1);
+  for (float& value : values) value = rng.normal();
+  const Tensor stacked = Tensor::from(values, {7, 50, 33});
+  const int before = num_threads();
+  set_num_threads(1);
+  const ChannelSizes one = channel_sizes(stacked);
+  set_num_threads(3);
+  const ChannelSizes three = channel_sizes(stacked);
+  set_num_threads(before);
+  EXPECT_EQ(one.rows.size(), 350u);
+  EXPECT_EQ(one.columns, three.columns);
+  EXPECT_EQ(one.rows, three.rows);
+}
+
+TEST(ChannelOutliers, StandFarOut) {
+  std::vector<double> sizes(100);
+  for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = 1 + 0.01 * static_cast<double>(i % 10);
+  sizes[17] = 3;
+  sizes[40] = 5;
+  sizes[60] = 0;
+  sizes[61] = 1.9;  // beyond the spread, but not twice the others
+  const ChannelOutliers found = channel_outliers(sizes);
+  EXPECT_EQ(found.channels, 100);
+  EXPECT_EQ(found.zero, 1);
+  ASSERT_EQ(found.outliers, 2);
+  EXPECT_EQ(found.largest[0].index, 40);
+  EXPECT_EQ(found.largest[0].size, 5);
+  EXPECT_EQ(found.largest[1].index, 17);
+  // Sizes that are spread themselves have no outliers: the largest is far, and others are on the way to it.
+  for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = static_cast<double>(i);
+  EXPECT_EQ(channel_outliers(sizes).outliers, 0);
+  EXPECT_EQ(channel_outliers({}).channels, 0);
+  EXPECT_EQ(channel_outliers({2}).outliers, 0);
+  EXPECT_EQ(channel_outliers(std::vector<double>(50, 0.0)).zero, 50);
+}
+
 TEST(TensorStatistics, QuantizedAndIntegerTensors) {
   std::vector<float> values(64);
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) - 32;
