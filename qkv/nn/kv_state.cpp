@@ -81,10 +81,12 @@ void KvState::reserve(int64_t tokens) {
 void KvState::append(const Tensor& k, const Tensor& v) {
   const int64_t n = k.rows(), heads = layout_.heads;
   const int64_t v_width = v.defined() ? v.cols() : 0;
-  require(k.cols() == heads * layout_.k_dim && v_width == heads * layout_.v_dim &&
-              (!v.defined() || (v.rows() == n && v.dtype() == k.dtype())),
-          "kv cache: expected rows of {} and {}, found {} and {}", heads * layout_.k_dim, heads * layout_.v_dim,
-          describe(k), v.defined() ? describe(v) : "none");
+  const bool fits = k.cols() == heads * layout_.k_dim && v_width == heads * layout_.v_dim &&
+                    (!v.defined() || (v.rows() == n && v.dtype() == k.dtype()));
+  if (!fits) {
+    fail("kv cache: expected rows of {} and {}, found {} and {}", heads * layout_.k_dim, heads * layout_.v_dim,
+         describe(k), v.defined() ? describe(v) : "none");
+  }
   release_before(needed(length_));  // what the first of the new tokens sees stays
   reserve(n);
   const int64_t size = layout_.page_tokens;
@@ -167,6 +169,54 @@ uint64_t KvState::bytes_of(CacheLayout layout, const CacheOptions& options, int6
     count = std::min(count, sinks + 1 + pages_for(seen - 1 + std::max<int64_t>(0, pass_tokens - 1), size));
   }
   return static_cast<uint64_t>(count) * static_cast<uint64_t>(pages.page_bytes());
+}
+
+// length_ and first_, then the pages that are held; of the last one slots without a token are zeros.
+void KvState::write(ByteSink sink) const {
+  const int64_t counts[2] = {length_, first_};
+  sink(std::as_bytes(std::span(counts)));
+  const int64_t size = layout_.page_tokens;
+  const auto page_bytes = static_cast<size_t>(layout_.page_bytes());
+  for (size_t i = 0; i < static_cast<size_t>(pages_for(length_, size)); ++i) {
+    if (pages_[i] == nullptr) continue;
+    const std::byte* data = pages_[i]->data();
+    const int64_t held = std::min(size, length_ - static_cast<int64_t>(i) * size);
+    if (held == size) {
+      sink({data, page_bytes});
+      continue;
+    }
+    std::vector<std::byte> copy(page_bytes);
+    const auto take = [&](int64_t offset, int64_t row_bytes) {
+      std::memcpy(copy.data() + offset, data + offset, static_cast<size_t>(held * row_bytes));
+    };
+    for (int64_t h = 0; h < layout_.heads; ++h) {
+      take(layout_.k_offset(h, 0), layout_.k_row_bytes());
+      if (layout_.v_dim > 0) take(layout_.v_offset(h, 0), layout_.v_row_bytes());
+    }
+    sink(copy);
+  }
+}
+
+void KvState::read(ByteSource source, int64_t most_tokens) {
+  require(length_ == 0, "kv cache: expected an empty one to read into, found {} tokens", length_);
+  int64_t counts[2] = {};
+  source(std::as_writable_bytes(std::span(counts)));
+  const auto [tokens, first] = counts;
+  const int64_t size = layout_.page_tokens;
+  require(0 <= tokens && tokens <= most_tokens, "kv cache: expected at most {} tokens, found {}", most_tokens, tokens);
+  require(0 <= first && first <= needed(tokens) && first % size == 0,
+          "kv cache: expected the tokens from {} on, found those from {} on", needed(tokens), first);
+  const auto page_bytes = static_cast<uint64_t>(layout_.page_bytes());
+  pages_.clear();
+  addresses_.clear();
+  for (int64_t begin = 0; begin < tokens; begin += size) {
+    const bool released = begin + size <= first && begin >= options_.sinks;
+    pages_.push_back(released ? nullptr : options_.pool->take(page_bytes));
+    addresses_.push_back(released ? nullptr : pages_.back()->data());
+    if (!released) source({pages_.back()->data(), page_bytes});
+  }
+  length_ = tokens;
+  first_ = first;
 }
 
 }  // namespace qkv

@@ -88,10 +88,12 @@ template <typename T>
 T* Tensor::data() {
   return const_cast<T*>(std::as_const(*this).data<T>());
 }
+// Here and in what else every op calls, a description is made only for an error: it takes a microsecond.
 template <typename T>
 const T* Tensor::data() const {
-  require(defined() && impl_->type == DTypeOf<T>::value, "tensor: expected {} data, found {}", name(DTypeOf<T>::value), describe(*this));
-  require(!is_placeholder(), "tensor: {} was used before it was loaded or initialized", describe(*this));
+  if (!defined() || impl_->type != DTypeOf<T>::value)
+    fail("tensor: expected {} data, found {}", name(DTypeOf<T>::value), describe(*this));
+  if (is_placeholder()) fail("tensor: {} was used before it was loaded or initialized", describe(*this));
   return reinterpret_cast<const T*>(impl_->storage.get());
 }
 #define QKV_DATA(T)              \
@@ -126,7 +128,7 @@ std::vector<float> Tensor::to_floats() const {
 }
 
 Tensor Tensor::view(Shape shape) const {
-  require(shape.elements() == elements(), "tensor: cannot view {} as {}", describe(*this), shape.str());
+  if (shape.elements() != elements()) fail("tensor: cannot view {} as {}", describe(*this), shape.str());
   auto impl = std::make_shared<Impl>();
   impl->storage = impl_->storage;
   impl->shape = shape;
@@ -136,8 +138,8 @@ Tensor Tensor::view(Shape shape) const {
 }
 
 Tensor Tensor::row_view(int64_t begin, int64_t end) const {
-  require(shape().rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0), "tensor: rows {}..{} are not in {}", begin, end,
-          describe(*this));
+  if (shape().rank() < 1 || begin < 0 || begin > end || end > dim(0))
+    fail("tensor: rows {}..{} are not in {}", begin, end, describe(*this));
   std::vector<int64_t> dims = shape().dims();
   const int64_t row = dim(0) == 0 ? 0 : elements() / dim(0);
   dims[0] = end - begin;
@@ -173,7 +175,8 @@ void Tensor::fill(float value) {
 }
 
 void Tensor::copy_from(const Tensor& other) {
-  require(other.shape() == shape() && other.dtype() == dtype(), "tensor: cannot copy {} into {}", describe(other), describe(*this));
+  if (other.shape() != shape() || other.dtype() != dtype())
+    fail("tensor: cannot copy {} into {}", describe(other), describe(*this));
   std::byte* to = raw();
   const std::byte* from = other.raw();
   parallel_for(static_cast<int64_t>(bytes()), 1 << 18, [&](int64_t begin, int64_t end) {

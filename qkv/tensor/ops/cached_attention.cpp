@@ -239,13 +239,16 @@ class CachedAttention {
 
 void attend_cached(const Tensor& q, const Tensor& q_sinks, const CacheLayout& layout,
                    std::span<const CachedSequence> sequences, Tensor& out, const AttentionSpec& spec) {
-  require(spec.n_kv_heads > 0 && spec.n_heads % spec.n_kv_heads == 0 && layout.heads == spec.n_kv_heads &&
-              layout.k_dim == spec.qk_dim && (layout.v_dim == 0 ? layout.k_dim >= spec.v_dim : layout.v_dim == spec.v_dim) &&
-              q.cols() == int64_t{spec.n_heads} * spec.qk_dim && out.cols() == int64_t{spec.n_heads} * spec.v_dim &&
-              out.rows() == q.rows() && out.dtype() == q.dtype() &&
-              (!q_sinks.defined() || (q_sinks.shape() == q.shape() && q_sinks.dtype() == q.dtype())),
-          "attend_cached: {} heads of {} and {} over pages of {} heads of {} and {} do not fit q {} and out {}",
-          spec.n_heads, spec.qk_dim, spec.v_dim, layout.heads, layout.k_dim, layout.v_dim, describe(q), describe(out));
+  const bool fits =
+      spec.n_kv_heads > 0 && spec.n_heads % spec.n_kv_heads == 0 && layout.heads == spec.n_kv_heads &&
+      layout.k_dim == spec.qk_dim && (layout.v_dim == 0 ? layout.k_dim >= spec.v_dim : layout.v_dim == spec.v_dim) &&
+      q.cols() == int64_t{spec.n_heads} * spec.qk_dim && out.cols() == int64_t{spec.n_heads} * spec.v_dim &&
+      out.rows() == q.rows() && out.dtype() == q.dtype() &&
+      (!q_sinks.defined() || (q_sinks.shape() == q.shape() && q_sinks.dtype() == q.dtype()));
+  if (!fits) {  // describing tensors takes longer than a short attention
+    fail("attend_cached: {} heads of {} and {} over pages of {} heads of {} and {} do not fit q {} and out {}",
+         spec.n_heads, spec.qk_dim, spec.v_dim, layout.heads, layout.k_dim, layout.v_dim, describe(q), describe(out));
+  }
   if (q.dtype() == DType::f32) return CachedAttention(q, q_sinks, layout, sequences, out, spec).run();
   const Tensor wide = q.to(DType::f32), wide_sinks = q_sinks.defined() ? q_sinks.to(DType::f32) : Tensor();
   Tensor result = Tensor::empty(out.shape());
