@@ -203,11 +203,12 @@ struct Codes<BlockQ3K> {
     return hn::Or(low, high);
   }
   static HWY_INLINE void scales(const BlockQ3K& b, float* s, float*) {
-    const auto w = words(b.scales);  // and what follows them in the block
+    const auto w = words(reinterpret_cast<const uint8_t*>(&b) + offsetof(BlockQ3K, scales) - 4);  // and what is before them
     HWY_ALIGN constexpr uint32_t low_shifts[4] = {0, 0, 4, 4}, high_shifts[4] = {0, 2, 4, 6};
-    const auto twice = hn::ConcatLowerLower(du32x4, w, w);
+    const auto first = hn::CombineShiftRightBytes<4>(du32x4, w, w);  // words 1, 2, 3, 0
+    const auto twice = hn::ConcatLowerLower(du32x4, first, first);
     const auto low = masked(hn::Shr(twice, hn::Load(du32x4, low_shifts)), 0x0F0F0F0F);
-    const auto high = masked(hn::Shr(hn::Broadcast<2>(w), hn::Load(du32x4, high_shifts)), 0x03030303);
+    const auto high = masked(hn::Shr(hn::Broadcast<3>(w), hn::Load(du32x4, high_shifts)), 0x03030303);
     const VB16 codes = hn::BitCast(db16, hn::Or(low, hn::ShiftLeft<4>(high)));
     scaled16(half(b.d), hn::Sub(codes, hn::Set(db16, uint8_t{32})), s);
   }

@@ -106,31 +106,80 @@ struct Panel {
     }
   }
 
-  // 16 rows of blocks, `stride` bytes apart.
-  HWY_INLINE void fill(const Block* blocks, int64_t stride, int64_t cols) {
-    HWY_ALIGN float s[16], m[16];
-    for (int64_t i = 0; i < cols / Block::length; ++i) {
-      fill_codes(blocks + i, stride, codes + i * Block::length * kPanelRows);
-      constexpr int64_t groups = Block::length / C::group;
+  // Fetches what lies where the next panel does, a block's share of 16 rows for every block of this one.
+  static HWY_INLINE void fetch(const char* ahead, int64_t row) {
+    constexpr int64_t lines = (kPanelRows * static_cast<int64_t>(sizeof(Block)) + 63) / 64;
+    for (int64_t i = lines * row / kPanelRows; i < lines * (row + 1) / kPanelRows; ++i) __builtin_prefetch(ahead + 64 * i, 0, 2);
+  }
+
+  // Registers of floats 4 k ... 4 k + 3 of every row's 16.
+  static HWY_INLINE void store_floats(const float (*of_rows)[16], int64_t first, int64_t count, float* to) {
+    for (int64_t k = 0; k < count; k += 4) {
+      __m512i v[4];
+      transpose(of_rows[0] + first + k, sizeof(*of_rows), v);
+      for (int64_t i = 0; i < 4; ++i) _mm512_store_si512(to + (k + i) * kPanelRows, v[i]);
+    }
+  }
+
+  // Scales, and offsets if the type has them, of one block of each of 16 rows.
+  static HWY_INLINE void fill_scales(const Block* block, int64_t stride, float* to, float* to_offsets, const char* ahead) {
+    const auto row = [&](int64_t r) HWY_ATTR {
+      return reinterpret_cast<const Block*>(reinterpret_cast<const char*>(block) + r * stride);
+    };
+    if constexpr (Block::length == kSuperBlock) {
+      using W = Wide<Block>;
+      HWY_ALIGN float s[kPanelRows][16];
+      HWY_ALIGN float m[kPanelRows][16];
       for (int64_t r = 0; r < kPanelRows; ++r) {
-        C::scales(*reinterpret_cast<const Block*>(reinterpret_cast<const char*>(blocks + i) + r * stride), s, m);
-        float* to = scales + i * groups * kPanelRows + lane_of_row(r);
-        float* to_offset = offsets + i * groups * kPanelRows + lane_of_row(r);
-        for (int64_t g = 0; g < groups; ++g) {
-          to[g * kPanelRows] = s[g];
-          if constexpr (C::has_offset) to_offset[g * kPanelRows] = m[g];
-        }
+        fetch(ahead, r);
+        _mm512_store_ps(s[r], W::scales(row(r)));
+        if constexpr (requires { W::offsets(block); }) _mm512_store_ps(m[r], W::offsets(row(r)));
+      }
+      store_floats(s, 0, kSuperBlock / C::group, to);
+      if constexpr (C::has_offset && C::group == 32) store_floats(s, 8, 8, to_offsets);
+      if constexpr (C::has_offset && C::group == 16) store_floats(m, 0, 16, to_offsets);
+    } else if constexpr (requires { block->d; }) {
+      for (int64_t r = 0; r < kPanelRows; ++r) fetch(ahead, r);
+      const auto of_rows = [&](const f16* first) HWY_ATTR {
+        const f16* later = reinterpret_cast<const f16*>(reinterpret_cast<const char*>(first) + 8 * stride);
+        const __m512i rows = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // lane by lane
+        return _mm512_permutexvar_ps(rows, both(halves_apart(first, stride), halves_apart(later, stride)));
+      };
+      _mm512_store_ps(to, of_rows(&block->d));
+      if constexpr (C::has_offset) _mm512_store_ps(to_offsets, of_rows(&block->m));
+    } else {
+      for (int64_t r = 0; r < kPanelRows; ++r) {
+        fetch(ahead, r);
+        C::scales(*row(r), to + lane_of_row(r), nullptr);
       }
     }
   }
 
-  // Adds 16 rows x `tokens` tokens of groups of 32 values.
+  // `values` of 16 rows of blocks, `stride` bytes apart. `ahead` is what will be read next, as many bytes.
+  HWY_NOINLINE void fill(const Block* blocks, int64_t stride, int64_t values, const char* ahead) {
+    constexpr int64_t group_floats = Block::length / C::group * kPanelRows;
+    for (int64_t i = 0; i < values / Block::length; ++i) {
+      fill_codes(blocks + i, stride, codes + i * Block::length * kPanelRows);
+      fill_scales(blocks + i, stride, scales + i * group_floats, offsets + i * group_floats,
+                  ahead + i * kPanelRows * static_cast<int64_t>(sizeof(Block)));
+    }
+  }
+
+  // Adds the products of 16 rows with values [first, first + values) of the given tokens, which the panel begins with.
   template <int tokens>
-  HWY_INLINE void multiply(const Int8Rows& x, int64_t token, float* y, int64_t y_stride) const {
-    __m512 sums[tokens];
-    for (int t = 0; t < tokens; ++t) sums[t] = _mm512_setzero_ps();
-    const int8_t* in = x.codes + token * x.cols;
-    for (int64_t g = 0; g < x.cols / 32; ++g) {
+  HWY_INLINE void add(const Int8Rows& x, const int64_t (&token)[tokens], int64_t first, int64_t values, __m512 (&sums)[tokens]) const {
+    // Where each token's values begin.
+    const int8_t* x_codes[tokens];
+    const float *x_scales[tokens], *x_sums[tokens];
+    const int32_t* x_code_sums[tokens];
+    for (int t = 0; t < tokens; ++t) {
+      const int64_t i = token[t] * x.cols + first;
+      x_codes[t] = x.codes + i;
+      x_scales[t] = x.scales + i / 32;
+      x_sums[t] = C::group == 16 ? x.sums16 + i / 16 : x.sums32 + i / 32;
+      x_code_sums[t] = x.code_sums16 + i / 16;
+    }
+    for (int64_t g = 0; g < values / 32; ++g) {
       __m512 products[tokens];
       for (int64_t part = 0; part < 32 / C::group; ++part) {
         constexpr int64_t words = C::group / 4;
@@ -141,7 +190,7 @@ struct Panel {
           if constexpr (C::has_offset) {
             dots[t] = _mm512_setzero_si512();
           } else {
-            const int32_t* sum = x.code_sums16 + (token + t) * (x.cols / 16) + group * (C::group / 16);
+            const int32_t* sum = x_code_sums[t] + group * (C::group / 16);
             dots[t] = _mm512_set1_epi32(-kRaise * (C::group == 16 ? sum[0] : sum[0] + sum[1]));
           }
         }
@@ -149,7 +198,7 @@ struct Panel {
           const __m512i w = _mm512_load_si512(q + 64 * i);
           for (int t = 0; t < tokens; ++t) {
             int32_t four;
-            std::memcpy(&four, in + t * x.cols + group * C::group + 4 * i, sizeof(four));
+            std::memcpy(&four, x_codes[t] + group * C::group + 4 * i, sizeof(four));
             dots[t] = _mm512_dpbusd_epi32(dots[t], w, _mm512_set1_epi32(four));
           }
         }
@@ -161,36 +210,77 @@ struct Panel {
         if constexpr (C::has_offset) {
           const __m512 offset = _mm512_load_ps(offsets + group * kPanelRows);
           for (int t = 0; t < tokens; ++t) {
-            const float sum = C::group == 16 ? x.sums16[(token + t) * (x.cols / 16) + group] : x.sums32[(token + t) * (x.cols / 32) + group];
-            sums[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum), sums[t]);
+            sums[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x_sums[t][group]), sums[t]);
           }
         }
       }
       for (int t = 0; t < tokens; ++t) {
-        sums[t] = _mm512_fmadd_ps(products[t], _mm512_set1_ps(x.scales[(token + t) * (x.cols / 32) + g]), sums[t]);
+        sums[t] = _mm512_fmadd_ps(products[t], _mm512_set1_ps(x_scales[t][g]), sums[t]);
       }
     }
+  }
+
+  static HWY_INLINE void store_rows(__m512 sums, float* y) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_ps(y, _mm512_permutexvar_ps(order, sums));
+  }
+
+  // 16 rows x `tokens` tokens from `first` on, of a panel that holds whole rows.
+  template <int tokens>
+  HWY_INLINE void multiply(const Int8Rows& x, int64_t first, float* y, int64_t y_stride) const {
+    __m512 sums[tokens];
+    int64_t token[tokens];
     for (int t = 0; t < tokens; ++t) {
-      _mm512_storeu_ps(y + t * y_stride, _mm512_permutexvar_ps(order, sums[t]));
+      sums[t] = _mm512_setzero_ps();
+      token[t] = first + t;
     }
+    add<tokens>(x, token, 0, x.cols, sums);
+    for (int t = 0; t < tokens; ++t) store_rows(sums[t], y + t * y_stride);
+  }
+
+  // 16 rows x all tokens, of which there are at most `tokens`: 256 values are unpacked and multiplied at a time, so that the
+  // panel stays in the first cache. Tokens that are missing are the last one over again.
+  template <int tokens>
+  HWY_INLINE void multiply_few(const Block* blocks, int64_t stride, const Int8Rows& x, float* y, int64_t y_stride) {
+    __m512 sums[tokens];
+    int64_t token[tokens];
+    for (int t = 0; t < tokens; ++t) {
+      sums[t] = _mm512_setzero_ps();
+      token[t] = t < x.rows ? t : x.rows - 1;
+    }
+    const char* ahead = reinterpret_cast<const char*>(blocks) + kPanelRows * stride;
+    for (int64_t first = 0; first < x.cols; first += kSuperBlock) {
+      const int64_t values = x.cols - first < kSuperBlock ? x.cols - first : kSuperBlock, block = first / Block::length;
+      fill(blocks + block, stride, values, ahead + block * kPanelRows * static_cast<int64_t>(sizeof(Block)));
+      add<tokens>(x, token, first, values, sums);
+    }
+    for (int t = 0; t < tokens && t < x.rows; ++t) store_rows(sums[t], y + t * y_stride);
   }
 };
 
 template <class Block>
 void int8_panel_product(const void* blocks, const Int8Rows& x, float* y, int64_t rows, int64_t y_stride, void* scratch) {
-  if (x.rows <= kInt8FewRows) return int8_product<Block>(blocks, x, y, rows, y_stride, scratch);
+  if (x.rows <= kInt8FewRows) return wide_product<Block>(blocks, x, y, rows, y_stride);
   const auto* first = static_cast<const Block*>(blocks);
   const int64_t row_blocks = x.cols / Block::length, stride = row_blocks * static_cast<int64_t>(sizeof(Block));
-  Panel<Block> panel(scratch, x.cols);
+  const bool few = x.rows <= 8;
+  Panel<Block> panel(scratch, few && kSuperBlock < x.cols ? kSuperBlock : x.cols);
   int64_t r = 0;
   for (; r + kPanelRows <= rows; r += kPanelRows, first += kPanelRows * row_blocks) {
-    panel.fill(first, stride, x.cols);
+    if (few) {
+      if (x.rows <= 4) {
+        panel.template multiply_few<4>(first, stride, x, y + r, y_stride);
+      } else {
+        panel.template multiply_few<8>(first, stride, x, y + r, y_stride);
+      }
+      continue;
+    }
+    panel.fill(first, stride, x.cols, reinterpret_cast<const char*>(first) + kPanelRows * stride);
     int64_t t = 0;
     for (; t + 8 <= x.rows; t += 8) panel.template multiply<8>(x, t, y + t * y_stride + r, y_stride);
     for (; t + 4 <= x.rows; t += 4) panel.template multiply<4>(x, t, y + t * y_stride + r, y_stride);
     for (; t + 2 <= x.rows; t += 2) panel.template multiply<2>(x, t, y + t * y_stride + r, y_stride);
     if (t < x.rows) panel.template multiply<1>(x, t, y + t * y_stride + r, y_stride);
   }
-  int8_product<Block>(first, x, y + r, rows - r, y_stride, scratch);  // too few for a panel
+  wide_product<Block>(first, x, y + r, rows - r, y_stride);  // too few for a panel
 }

@@ -6,6 +6,8 @@ namespace {
 
 #include "qkv/kernels/bodies/block_int8.inl"
 #if defined(__AVX512VNNI__)
+#include "qkv/kernels/bodies/block_wide.inl"
+//
 #include "qkv/kernels/bodies/block_panel.inl"
 #endif
 

@@ -16,14 +16,17 @@ constexpr int64_t kElementGrain = 1 << 14;
 // Rows per part so that a part has about kElementGrain elements.
 inline int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, kElementGrain / std::max<int64_t>(1, cols)); }
 
+// Sentences are made only where they are needed: describe() costs more than a small op.
 inline void require_same(const Tensor& a, const Tensor& b, const char* op) {
-  require(a.shape() == b.shape() && a.dtype() == b.dtype(), "{}: expected two tensors alike, found {} and {}", op, describe(a),
-          describe(b));
+  if (a.shape() != b.shape() || a.dtype() != b.dtype()) {
+    fail("{}: expected two tensors alike, found {} and {}", op, describe(a), describe(b));
+  }
 }
 
 inline void require_vector(const Tensor& w, int64_t length, const char* what) {
-  require(!w.defined() || (w.shape() == Shape{length} && w.dtype() == DType::f32), "{}: expected f32 ({}), found {}", what, length,
-          describe(w));
+  if (w.defined() && (w.shape() != Shape{length} || w.dtype() != DType::f32)) {
+    fail("{}: expected f32 ({}), found {}", what, length, describe(w));
+  }
 }
 
 inline const float* data_or_null(const Tensor& w) { return w.defined() ? w.data<float>() : nullptr; }

@@ -22,7 +22,9 @@ void copy_row(const Tensor& table, int64_t row, Tensor& y, int64_t t) {
 }  // namespace
 
 Tensor embedding(const std::vector<int32_t>& ids, const Tensor& table, DType type) {
-  require(table.shape().rank() == 2, "embedding: expected a table (V, C), found {}", describe(table));
+  if (table.shape().rank() != 2) {
+    fail("embedding: expected a table (V, C), found {}", describe(table));
+  }
   require(type == DType::f32 || type == DType::bf16, "embedding: expected f32 or bf16 activations, found {}", name(type));
   const int64_t rows = static_cast<int64_t>(ids.size()), cols = table.cols(), vocabulary = table.dim(0);
   Tensor y = Tensor::empty({rows, cols}, type);

@@ -15,11 +15,14 @@ int64_t gain_rows(const Tensor& x, const Tensor& w, const Tensor& bias, const ch
   }
   const Shape wanted = rows > 1 ? Shape{rows, x.cols()} : Shape{x.cols()};
   for (const Tensor& t : {w, bias}) {
-    require(!t.defined() || (t.shape() == wanted && t.dtype() == DType::f32) ||
-                (rows == 1 && t.elements() == x.cols()),
-            "{}: expected gains f32 {}, found {}", op, wanted.str(), describe(t));
+    if (!t.defined() || (rows == 1 && t.elements() == x.cols())) continue;
+    if (t.shape() != wanted || t.dtype() != DType::f32) {
+      fail("{}: expected gains f32 {}, found {}", op, wanted.str(), describe(t));
+    }
   }
-  require(x.rows() % rows == 0, "{}: gains for {} rows in turn do not fit {}", op, rows, describe(x));
+  if (x.rows() % rows != 0) {
+    fail("{}: gains for {} rows in turn do not fit {}", op, rows, describe(x));
+  }
   return rows;
 }
 

@@ -9,10 +9,12 @@ namespace {
 
 void check(const Tensor& x, const Projection& projection) {
   const Tensor& w = *projection.weight;
-  require(w.shape().rank() == 2 && x.shape().rank() == 2 && x.cols() == w.cols(),
-          "linear: expected x (T, {}) for a weight {}, found {}", w.shape().rank() == 2 ? w.cols() : 0,
-          describe(w), describe(x));
-  require(!w.is_placeholder(), "linear: the weight {} has not been loaded", describe(w));
+  if (w.shape().rank() != 2 || x.shape().rank() != 2 || x.cols() != w.cols()) {
+    fail("linear: expected x (T, {}) for a weight {}, found {}", w.shape().rank() == 2 ? w.cols() : 0, describe(w), describe(x));
+  }
+  if (w.is_placeholder()) {
+    fail("linear: the weight {} has not been loaded", describe(w));
+  }
   detail::require_vector(*projection.bias, w.dim(0), "linear: bias");
 }
 

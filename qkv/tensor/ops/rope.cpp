@@ -5,10 +5,9 @@ namespace qkv::ops {
 
 Tensor rope(const Tensor& x, const RopeTable& table) {
   const int64_t rows = x.rows(), cols = x.cols();
-  require(table.head_dim > 0 && cols % table.head_dim == 0 && table.rotary_dim % 2 == 0 && 0 <= table.offset && table.offset + table.rotary_dim <= table.head_dim &&
-              table.cos.shape() == Shape({rows, table.rotary_dim / 2}) && table.sin.shape() == table.cos.shape(),
-          "rope: heads of {} ({} rotated) with angles {} do not fit {}", table.head_dim, table.rotary_dim, describe(table.cos),
-          describe(x));
+  if (!(table.head_dim > 0 && cols % table.head_dim == 0 && table.rotary_dim % 2 == 0 && 0 <= table.offset && table.offset + table.rotary_dim <= table.head_dim && table.cos.shape() == Shape({rows, table.rotary_dim / 2}) && table.sin.shape() == table.cos.shape())) {
+    fail("rope: heads of {} ({} rotated) with angles {} do not fit {}", table.head_dim, table.rotary_dim, describe(table.cos), describe(x));
+  }
   const auto rotate = [=](const Tensor& in, float direction) {
     // The kernel copies what it does not rotate only behind the rotated part.
     Tensor y = table.offset == 0 ? Tensor::empty(in.shape(), in.dtype()) : in.clone();

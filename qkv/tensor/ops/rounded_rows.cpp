@@ -88,7 +88,9 @@ void multiply_alone(const Int8Rows& x, std::span<const BlockProduct> products) {
 RoundedRows::RoundedRows(const Tensor& x) {
   const Tensor wide = x.detach().to(DType::f32);
   const int64_t rows = wide.rows(), cols = wide.cols(), n = rows * cols;
-  require(cols % 32 == 0, "linear: expected activations in groups of 32 to round, found {}", describe(x));
+  if (cols % 32 != 0) {
+    fail("linear: expected activations in groups of 32 to round, found {}", describe(x));
+  }
   // Codes, then four arrays of 4-byte elements.
   const int64_t code_bytes = (n + 63) / 64 * 64;
   memory_ = Tensor::empty({code_bytes + 4 * (2 * (n / 32) + 2 * (n / 16))}, DType::u8);
