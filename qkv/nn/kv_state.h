@@ -39,6 +39,8 @@ class KvState : public LayerState {
   void reserve(int64_t tokens) override;
   void truncate(int64_t length) override;
   std::unique_ptr<LayerState> fork(int64_t length) const override;
+  void write(ByteSink sink) const override;
+  void read(ByteSource source, int64_t most_tokens) override;
 
   // bytes() of `tokens` tokens that came in passes of at most `pass_tokens`; with a window the most on the
   // way there.

@@ -40,6 +40,20 @@ std::unique_ptr<LayerState> RecurrentState::fork(int64_t length) const {
   return other;
 }
 
+void RecurrentState::write(ByteSink sink) const {
+  sink(std::as_bytes(std::span(&length_, 1)));
+  for (const Tensor* part : {&convolution_, &state_}) sink({part->raw(), static_cast<size_t>(part->bytes())});
+}
+
+void RecurrentState::read(ByteSource source, int64_t most_tokens) {
+  int64_t tokens = 0;
+  source(std::as_writable_bytes(std::span(&tokens, 1)));
+  require(0 <= tokens && tokens <= most_tokens, "recurrent state: expected at most {} tokens, found {}", most_tokens,
+          tokens);
+  for (Tensor* part : {&convolution_, &state_}) source({part->raw(), static_cast<size_t>(part->bytes())});
+  length_ = tokens;
+}
+
 void RecurrentState::truncate(int64_t length) {
   if (length == length_) return;
   require(length == 0, "recurrent state: cannot go back from {} tokens to {}; it holds them all as one",

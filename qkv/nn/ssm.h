@@ -27,6 +27,8 @@ class RecurrentState : public LayerState {
   bool can_truncate() const override { return false; }
   // A copy: every token writes all of it.
   std::unique_ptr<LayerState> fork(int64_t length) const override;
+  void write(ByteSink sink) const override;
+  void read(ByteSource source, int64_t most_tokens) override;
   static uint64_t bytes_of(const Shape& convolution, const Shape& state) {
     return sizeof(float) * static_cast<uint64_t>(convolution.elements() + state.elements());
   }

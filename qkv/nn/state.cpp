@@ -45,4 +45,17 @@ SequenceState SequenceState::fork(int64_t new_length) const {
   return other;
 }
 
+void SequenceState::write(ByteSink sink) const {
+  sink(std::as_bytes(std::span(&length, 1)));
+  for (const auto& layer : layers) layer->write(sink);
+}
+
+void SequenceState::read(ByteSource source, int64_t most_tokens) {
+  int64_t tokens = 0;
+  source(std::as_writable_bytes(std::span(&tokens, 1)));
+  require(0 <= tokens && tokens <= most_tokens, "state: expected at most {} tokens, found {}", most_tokens, tokens);
+  for (auto& layer : layers) layer->read(source, tokens);
+  length = tokens;
+}
+
 }  // namespace qkv

@@ -2,10 +2,13 @@
 // else knows what it holds, only how many bytes it is, how to shorten it and how to go on from it twice.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
+#include "qkv/core/parallel.h"
 #include "qkv/nn/page_pool.h"
 #include "qkv/tensor/dtype.h"
 
@@ -19,7 +22,7 @@ struct CacheOptions {
   // 2404.00456). Heads must be powers of two.
   bool rotate_k = false;
   int64_t page_tokens = 32;        // a multiple of 16
-  std::shared_ptr<PagePool> pool;  // null: a pool of its own, without limit
+  std::shared_ptr<PagePool> pool = nullptr;  // null: a pool of its own, without limit
   // > 0: attention sinks (StreamingLLM: Xiao et al., arXiv 2309.17453): besides the latest `window` tokens
   // only the first `sinks` are kept, and positions are those within the cache.
   int64_t window = 0, sinks = 0;
@@ -32,6 +35,9 @@ struct CacheOptions {
 };
 // Error for what no model could do.
 void check(const CacheOptions& options);
+
+using ByteSink = FunctionRef<void(std::span<const std::byte>)>;
+using ByteSource = FunctionRef<void(std::span<std::byte>)>;  // fills it, or throws
 
 class LayerState {
  public:
@@ -48,6 +54,10 @@ class LayerState {
   // Another state of the first `length` tokens. It shares memory that neither writes. Error where truncate()
   // would give one.
   virtual std::unique_ptr<LayerState> fork(int64_t length) const = 0;
+  // What read() of an empty state made alike turns back into this one, bit for bit. Error if the source is no
+  // such thing; whatever it says, read() asks for no more memory than `most_tokens` tokens take.
+  virtual void write(ByteSink sink) const = 0;
+  virtual void read(ByteSource source, int64_t most_tokens) = 0;
 };
 
 // All layers of one sequence.
@@ -62,6 +72,9 @@ struct SequenceState {
   void truncate(int64_t new_length);
   bool can_truncate() const;
   SequenceState fork(int64_t new_length) const;
+  void write(ByteSink sink) const;
+  // Into a state without tokens.
+  void read(ByteSource source, int64_t most_tokens);
 };
 
 }  // namespace qkv
