@@ -43,6 +43,7 @@ struct GroupSums {
   float ll[kGroupLanes];   // w code^2
   float l[kGroupLanes];    // w code
   float x[kGroupLanes];    // w x
+  float xx[kGroupLanes];   // w x^2
   float one[kGroupLanes];  // w
 };
 

@@ -121,12 +121,21 @@ class GridBlock {
       if (!(next.gain > best.gain)) break;
       best = next;
     }
+    best.d = lengthened(best, x, w);
     return best;
   }
 
  private:
   static constexpr size_t kMostFound = 9;
   static constexpr int kRounds = 3;
+  // The block's number that makes it as long as its values.
+  float lengthened(const GridChoice& choice, const float* x, const float* w) const {
+    double values = 0, products = 0;
+    for (int i = 0; i < 256; ++i) values += static_cast<double>(w[i] * x[i] * x[i]);
+    for (size_t g = 0; g < static_cast<size_t>(groups_); ++g)
+      products += static_cast<double>(choice.d * factor_) * (choice.code[g] + 0.5) * choice.product[g];
+    return rounded_to_f16(static_cast<float>(static_cast<double>(choice.d) * lengthening(values, products)));
+  }
   // An entry that is the best of its vector at some scale.
   struct Entry {
     int index;
@@ -323,8 +332,11 @@ void pack(const GridChoice& c, const uint8_t* signs, BlockIq3S& b) {
 }
 
 void take_weights(const BlockSource& source, int64_t first, float* w) {
-  const float* importance = source.importance == nullptr ? nullptr : source.importance + first % source.cols;
-  block_weights(source.x + first, 256, importance, Magnitudes::without_importances, w);
+  if (source.importance == nullptr) {
+    std::fill_n(w, 256, 1.0f);
+  } else {
+    std::copy_n(source.importance + first % source.cols, 256, w);
+  }
 }
 
 template <class Block>

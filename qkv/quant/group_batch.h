@@ -20,25 +20,13 @@ struct BlockSource {
   const float* importance;  // (cols) or null
 };
 
-// Whether larger values weigh more than the importance of their column says.
-enum class Magnitudes : uint8_t { ignored, without_importances, always };
-
-// The weights of `count` values of one block: their columns' importances, times 1 + |x| / rms where
-// magnitudes count. Larger values stand where the model makes more of its inputs: at few bits, of two
-// quantizations with the same squared error the one that is better at large values diverges less
-// (docs/decisions.md).
-inline void block_weights(const float* x, int count, const float* importance, Magnitudes magnitudes,
-                          float* w) {
-  if (importance != nullptr && magnitudes != Magnitudes::always) {
-    std::copy_n(importance, count, w);
-    return;
-  }
-  float squares = 0;
-  for (int i = 0; i < count; ++i) squares += x[i] * x[i];
-  const float inverse = squares > 1e-30f ? 1.0f / std::sqrt(squares / static_cast<float>(count)) : 0.0f;
-  for (int i = 0; i < count; ++i) w[i] = 1.0f + std::abs(x[i]) * inverse;
-  if (importance == nullptr) return;
-  for (int i = 0; i < count; ++i) w[i] *= importance[i];
+// By how much a quantized block is made longer, for sum w x^2 and sum w x value of it. Scales and codes with
+// the least error are shorter than what they stand for (their error is orthogonal to them), and that part of
+// the error is not noise: it shrinks the outputs of every layer alike, and adds up through them. Made longer
+// by this, a block's error is orthogonal to the weights themselves (docs/decisions.md).
+inline double lengthening(double values, double products) {
+  constexpr double kMost = 2;  // a block of which next to nothing is left
+  return products > 0 ? std::clamp(values / products, 1 / kMost, kMost) : 1;
 }
 
 // `count` <= kGroupLanes groups of n values from value `first` of the source on, lanes side by side; lanes
@@ -46,15 +34,12 @@ inline void block_weights(const float* x, int count, const float* importance, Ma
 class GroupBatch {
  public:
   // Groups of n values, `per_block` of them in a block.
-  GroupBatch(const BlockSource& source, int n, int per_block, Magnitudes magnitudes)
+  GroupBatch(const BlockSource& source, int n, int per_block)
       : source_(source),
         n_(n),
         per_block_(per_block),
-        magnitudes_(magnitudes),
-        weighted_(magnitudes != Magnitudes::ignored || source.importance != nullptr),
         x_(static_cast<size_t>(n) * kGroupLanes),
-        w_(weighted_ ? x_.size() : 0),
-        block_(static_cast<size_t>(n * per_block)) {}
+        w_(source.importance != nullptr ? x_.size() : 0) {}
 
   // `count` groups from value `first` of the source on.
   void load(int64_t first, int count) {
@@ -63,21 +48,16 @@ class GroupBatch {
       std::fill(w_.begin(), w_.end(), 0.0f);
     }
     place(source_.x + first, 0, count, x_.data());
-    if (!weighted_) return;
-    const int block = n_ * per_block_;
+    if (source_.importance == nullptr) return;
+    // A row is a whole number of blocks, so a block never wraps around.
     for (int g = 0; g < count; g += per_block_) {
-      const int64_t at = first + int64_t{g} * n_;
-      // A row is a whole number of blocks, so a block never wraps around.
-      const float* importance =
-          source_.importance == nullptr ? nullptr : source_.importance + at % source_.cols;
-      block_weights(source_.x + at, block, importance, magnitudes_, block_.data());
-      place(block_.data(), g, per_block_, w_.data());
+      place(source_.importance + (first + int64_t{g} * n_) % source_.cols, g, per_block_, w_.data());
     }
   }
 
   int n() const { return n_; }
   const float* x() const { return x_.data(); }
-  const float* w() const { return weighted_ ? w_.data() : nullptr; }
+  const float* w() const { return w_.empty() ? nullptr : w_.data(); }
 
  private:
   // Groups one after the other to lanes from `lane` on.
@@ -89,10 +69,7 @@ class GroupBatch {
 
   const BlockSource& source_;
   int n_, per_block_;
-  Magnitudes magnitudes_;
-  bool weighted_;
-  std::vector<float> x_, w_;
-  std::vector<float> block_;  // weights of one block
+  std::vector<float> x_, w_;  // no weights without importances
 };
 
 using GroupFloats = std::array<float, kGroupLanes>;

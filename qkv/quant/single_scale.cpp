@@ -1,7 +1,8 @@
 // Blocks with one scale, or a scale and an offset, as f16 (mxfp4: as a power of two).
 //
 // A first scale comes from the search; then the best scale for its codes, the codes for that scale as f16
-// rounds it, and so on; of all the scales met on the way the one with the least error stays.
+// rounds it, and so on; of all the scales met on the way the one with the least error stays. In the end the
+// block is made as long as its values are (group_batch.h), but where scales are powers of two.
 #include "qkv/kernels/block_reference.h"
 #include "qkv/quant/block_searches.h"
 #include "qkv/quant/pack_blocks.h"
@@ -71,13 +72,18 @@ void search_scales(const GroupBatch& batch, int8_t* codes, GroupFloats& scale) {
     for (size_t g = 0; g < kGroupLanes; ++g)
       scale[g] = candidates[static_cast<size_t>(best[g]) * kGroupLanes + g];
   }
-  k.encode_scale(batch.x(), batch.w(), batch.n(), Rule::levels, scale.data(), codes, nullptr);
+  k.encode_scale(batch.x(), batch.w(), batch.n(), Rule::levels, scale.data(), codes, &sums);
+  for (size_t g = 0; g < kGroupLanes; ++g) {
+    const double value = static_cast<double>(scale[g]);
+    scale[g] = static_cast<float>(
+        value * lengthening(static_cast<double>(sums.xx[g]), value * static_cast<double>(sums.xl[g])));
+  }
 }
 
 template <class Block>
 void quantize_scaled(const BlockSource& source, Block* out) {
   constexpr int n = static_cast<int>(Block::length);
-  GroupBatch batch(source, n, 1, Magnitudes::ignored);
+  GroupBatch batch(source, n, 1);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
@@ -98,7 +104,7 @@ void quantize_with_offset(const BlockSource& source, Block* out, int most) {
   constexpr int n = static_cast<int>(Block::length);
   constexpr SearchSteps steps = {-0.9f, 0.3f, 7};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(source, n, 1, Magnitudes::ignored);
+  GroupBatch batch(source, n, 1);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {
@@ -134,7 +140,15 @@ void quantize_with_offset(const BlockSource& source, Block* out, int most) {
         offsets[g] = offsets[chosen];
       }
     }
-    k.encode_affine(batch.x(), batch.w(), n, most, scales.data(), offsets.data(), lanes.data(), nullptr);
+    k.encode_affine(batch.x(), batch.w(), n, most, scales.data(), offsets.data(), lanes.data(), &sums);
+    for (size_t g = 0; g < kGroupLanes; ++g) {
+      const auto scale = static_cast<double>(scales[g]), offset = static_cast<double>(offsets[g]);
+      const double factor =
+          lengthening(static_cast<double>(sums.xx[g]),
+                      scale * static_cast<double>(sums.xl[g]) + offset * static_cast<double>(sums.x[g]));
+      scales[g] = static_cast<float>(factor * scale);
+      offsets[g] = static_cast<float>(factor * offset);
+    }
     for (int g = 0; g < count; ++g) {
       out[first + g].d = finite_f16(scales[static_cast<size_t>(g)]);
       out[first + g].m = finite_f16(offsets[static_cast<size_t>(g)]);
@@ -149,7 +163,7 @@ void quantize_mxfp4(const BlockSource& source, BlockMxfp4* out) {
   constexpr int n = static_cast<int>(kSmallBlock), kCandidates = 3;
   constexpr Levels levels = {Levels::Kind::mxfp4, 0, 0};
   const QuantizeKernels& k = quantize_kernels();
-  GroupBatch batch(source, n, 1, Magnitudes::ignored);
+  GroupBatch batch(source, n, 1);
   std::vector<int8_t> lanes(static_cast<size_t>(n) * kGroupLanes);
   int8_t codes[n];
   for (int64_t first = 0; first < source.blocks; first += kGroupLanes) {

@@ -3,7 +3,8 @@
 //
 // Every group is fitted by itself first. The block's number follows from the largest scale; each group then
 // takes the best of the whole multiples near its own; and from all codes together the block's number is
-// solved again. A round is kept where it lowers the block's error.
+// solved again. A round is kept where it lowers the block's error. In the end the block is made as long as
+// its values are (group_batch.h).
 #include "qkv/quant/block_searches.h"
 #include "qkv/quant/pack_blocks.h"
 
@@ -16,19 +17,16 @@ template <>
 struct AffineRule<BlockQ2K> {
   static constexpr int n = 16, most = 3, most_scale = 15;
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
-  static constexpr Magnitudes magnitudes = Magnitudes::always;
 };
 template <>
 struct AffineRule<BlockQ4K> {
   static constexpr int n = 32, most = 15, most_scale = 63;
   static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
-  static constexpr Magnitudes magnitudes = Magnitudes::always;
 };
 template <>
 struct AffineRule<BlockQ5K> {
   static constexpr int n = 32, most = 31, most_scale = 63;
   static constexpr SearchSteps steps = {-0.9f, 0.225f, 9};
-  static constexpr Magnitudes magnitudes = Magnitudes::ignored;
 };
 
 template <class Block>
@@ -38,21 +36,18 @@ struct ScaledRule<BlockQ3K> {
   static constexpr int n = 16, least_scale = -32, most_scale = 31;
   static constexpr Levels levels = {Levels::Kind::linear, -4, 3};
   static constexpr SearchSteps steps = {-0.9f, 0.1f, 19};
-  static constexpr Magnitudes magnitudes = Magnitudes::without_importances;
 };
 template <>
 struct ScaledRule<BlockQ6K> {
   static constexpr int n = 16, least_scale = -128, most_scale = 127;
   static constexpr Levels levels = {Levels::Kind::linear, -32, 31};
   static constexpr SearchSteps steps = {-0.9f, 0.4f, 5};
-  static constexpr Magnitudes magnitudes = Magnitudes::ignored;
 };
 template <>
 struct ScaledRule<BlockIq4Xs> {
   static constexpr int n = 32, least_scale = -32, most_scale = 31;
   static constexpr Levels levels = {Levels::Kind::iq4, 0, 0};
   static constexpr SearchSteps steps = {-24, 3, 14, true};
-  static constexpr Magnitudes magnitudes = Magnitudes::without_importances;
 };
 
 // What a batch of blocks has at one moment: the blocks' numbers, the groups' multiples of them, and the
@@ -99,10 +94,39 @@ class AffineSearch {
 
  public:
   static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
-  explicit AffineSearch(const BlockSource& source) : batch_(source, Rule::n, groups, Rule::magnitudes) {}
+  explicit AffineSearch(const BlockSource& source) : batch_(source, Rule::n, groups) {}
 
   void load(int64_t first, int count) { batch_.load(first * Block::length, count * groups); }
 
+  // The numbers of the blocks, with their codes in lanes.
+  Choice choose() {
+    Choice best = search();
+    encode(best, &sums_);
+    for (size_t first = 0; first < kGroupLanes; first += groups) {
+      double values = 0, products = 0;
+      for (size_t g = first; g < first + groups; ++g) {
+        values += static_cast<double>(sums_.xx[g]);
+        products += static_cast<double>(best.d[g]) * best.scale[g] * static_cast<double>(sums_.xl[g]) -
+                    static_cast<double>(best.dmin[g]) * best.least[g] * static_cast<double>(sums_.x[g]);
+      }
+      const double factor = lengthening(values, products);
+      best.d[first] = rounded_to_f16(static_cast<float>(factor * static_cast<double>(best.d[first])));
+      best.dmin[first] = rounded_to_f16(static_cast<float>(factor * static_cast<double>(best.dmin[first])));
+    }
+    return best;
+  }
+
+  void write(const Choice& choice, int first, Block& block) {
+    int8_t codes[Block::length];
+    block = {};
+    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
+    block.dmin = finite_f16(choice.dmin[static_cast<size_t>(first)]);
+    pack_scales(&choice.scale[static_cast<size_t>(first)], &choice.least[static_cast<size_t>(first)], block);
+    take_codes(lanes_.data(), Rule::n, first, groups, codes);
+    pack_codes(codes, block);
+  }
+
+ private:
   Choice search() {
     k_.fit_affine(batch_.x(), batch_.w(), Rule::n, Rule::most, true, Rule::steps, wanted_scale_.data(),
                   wanted_offset_.data());
@@ -135,17 +159,6 @@ class AffineSearch {
                      lanes_.data(), sums);
   }
 
-  void write(const Choice& choice, int first, Block& block) {
-    int8_t codes[Block::length];
-    block = {};
-    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
-    block.dmin = finite_f16(choice.dmin[static_cast<size_t>(first)]);
-    pack_scales(&choice.scale[static_cast<size_t>(first)], &choice.least[static_cast<size_t>(first)], block);
-    take_codes(lanes_.data(), Rule::n, first, groups, codes);
-    pack_codes(codes, block);
-  }
-
- private:
   void set_units(Choice& choice, size_t first, float d, float dmin) {
     d = rounded_to_f16(d);
     dmin = rounded_to_f16(dmin);
@@ -225,10 +238,36 @@ class ScaledSearch {
 
  public:
   static constexpr int groups = static_cast<int>(Block::length) / Rule::n;
-  explicit ScaledSearch(const BlockSource& source) : batch_(source, Rule::n, groups, Rule::magnitudes) {}
+  explicit ScaledSearch(const BlockSource& source) : batch_(source, Rule::n, groups) {}
 
   void load(int64_t first, int count) { batch_.load(first * Block::length, count * groups); }
 
+  // The numbers of the blocks, with their codes in lanes.
+  Choice choose() {
+    Choice best = search();
+    encode(best, &sums_);
+    for (size_t first = 0; first < kGroupLanes; first += groups) {
+      double values = 0, products = 0;
+      for (size_t g = first; g < first + groups; ++g) {
+        values += static_cast<double>(sums_.xx[g]);
+        products += static_cast<double>(best.d[g]) * best.scale[g] * static_cast<double>(sums_.xl[g]);
+      }
+      best.d[first] = rounded_to_f16(
+          static_cast<float>(lengthening(values, products) * static_cast<double>(best.d[first])));
+    }
+    return best;
+  }
+
+  void write(const Choice& choice, int first, Block& block) {
+    int8_t codes[Block::length];
+    block = {};
+    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
+    pack_scales(&choice.scale[static_cast<size_t>(first)], block);
+    take_codes(lanes_.data(), Rule::n, first, groups, codes);
+    pack_codes(codes, block);
+  }
+
+ private:
   Choice search() {
     k_.fit_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, Rule::steps, wanted_.data());
     Choice best;
@@ -269,16 +308,6 @@ class ScaledSearch {
     k_.encode_scale(batch_.x(), batch_.w(), Rule::n, Rule::levels, scales.data(), lanes_.data(), sums);
   }
 
-  void write(const Choice& choice, int first, Block& block) {
-    int8_t codes[Block::length];
-    block = {};
-    block.d = finite_f16(choice.d[static_cast<size_t>(first)]);
-    pack_scales(&choice.scale[static_cast<size_t>(first)], block);
-    take_codes(lanes_.data(), Rule::n, first, groups, codes);
-    pack_codes(codes, block);
-  }
-
- private:
   // Every group: the best of its multiple alone, or of the multiples at most one off (3 candidates).
   void choose_multiples(Choice& choice, int candidates) {
     constexpr int kSteps[] = {0, -1, 1}, kMost = 3;
@@ -311,8 +340,7 @@ void search_blocks(const BlockSource& source, Block* out) {
   for (int64_t first = 0; first < source.blocks; first += kBlocks) {
     const int count = static_cast<int>(std::min<int64_t>(kBlocks, source.blocks - first));
     search.load(first, count);
-    const Choice best = search.search();
-    search.encode(best, nullptr);
+    const Choice best = search.choose();
     for (int b = 0; b < count; ++b) search.write(best, b * Search::groups, out[first + b]);
   }
 }

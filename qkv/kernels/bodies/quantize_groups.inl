@@ -285,7 +285,7 @@ HWY_INLINE void encode(const float* x, const float* w, int n, int64_t g, int8_t*
     return;
   }
   const VF zero = hn::Zero(df);
-  VF sum_l = zero, sum_ll = zero, sum_xl = zero, sum_x = zero, sum_w = zero;
+  VF sum_l = zero, sum_ll = zero, sum_xl = zero, sum_x = zero, sum_xx = zero, sum_w = zero;
   for (int i = 0; i < n; ++i) {
     const int64_t at = int64_t{i} * kGroupLanes + g;
     const VF v = load(x + at);
@@ -295,7 +295,9 @@ HWY_INLINE void encode(const float* x, const float* w, int n, int64_t g, int8_t*
     sum_l = hn::Add(sum_l, wl);
     sum_ll = hn::Add(sum_ll, hn::Mul(wl, l));
     sum_xl = hn::Add(sum_xl, hn::Mul(wl, v));
-    sum_x = hn::Add(sum_x, weigh<weighted>(v, w, at));
+    const VF wx = weigh<weighted>(v, w, at);
+    sum_x = hn::Add(sum_x, wx);
+    sum_xx = hn::Add(sum_xx, hn::Mul(wx, v));
     if constexpr (weighted) sum_w = hn::Add(sum_w, load(w + at));
   }
   if constexpr (!weighted) sum_w = hn::Set(df, static_cast<float>(n));
@@ -303,6 +305,7 @@ HWY_INLINE void encode(const float* x, const float* w, int n, int64_t g, int8_t*
   store(sum_ll, sums->ll + g);
   store(sum_l, sums->l + g);
   store(sum_x, sums->x + g);
+  store(sum_xx, sums->xx + g);
   store(sum_w, sums->one + g);
 }
 
