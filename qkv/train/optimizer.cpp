@@ -29,6 +29,18 @@ double sum_of_squares(const Tensor& t) {
   return total;
 }
 
+void set_zeros(float* values, int64_t n, const std::vector<uint64_t>& zeros) {
+  parallel_for(static_cast<int64_t>(zeros.size()), 1 << 10, [&](int64_t begin, int64_t end) {
+    for (int64_t word = begin; word < end; ++word) {
+      const uint64_t bits = zeros[static_cast<size_t>(word)];
+      if (bits == 0) continue;
+      for (int64_t i = 64 * word; i < std::min(64 * word + 64, n); ++i) {
+        if (bits >> (i % 64) & 1) values[i] = 0;
+      }
+    }
+  });
+}
+
 struct Kind {
   const char* name;
   const char* what;
@@ -105,6 +117,8 @@ void bind(ConfigTable& table, OptimizerConfig& config) {
   table.bind("optimizer.momentum", &config.momentum, "momentum of sgd, nesterov and muon", 0, 0.999999);
   table.bind("optimizer.weight_decay", &config.weight_decay, "decoupled weight decay", 0, 10);
   table.bind("optimizer.decay_all", &config.decay_all, "decay norms and biases too");
+  table.bind("optimizer.keep_zeros", &config.keep_zeros,
+             "weights of matrices that are zero stay zero: to tune a pruned model");
 }
 
 AdamWStep Optimizer::adamw_step(const Slot& slot, float lr, float grad_scale) const {
@@ -128,6 +142,37 @@ void Optimizer::adamw_update(Slot& slot, const float* g, float lr, float grad_sc
   });
 }
 
+// Not before the first step: a run that goes on from a checkpoint has its weights only then.
+void Optimizer::find_zeros() {
+  if (has_zeros_) return;
+  has_zeros_ = true;
+  zeros_.resize(slots_.size());
+  if (!config_.keep_zeros) return;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Tensor& parameter = slots_[i].parameter;
+    if (parameter.shape().rank() < 2) continue;
+    const std::span<const float> values = parameter.span<float>();
+    std::vector<uint64_t> bits((values.size() + 63) / 64);
+    size_t count = 0;
+    for (size_t j = 0; j < values.size(); ++j) {
+      if (values[j] != 0) continue;
+      bits[j / 64] |= uint64_t{1} << j % 64;
+      ++count;
+    }
+    // A matrix of zeros alone is one that has yet to learn (a new adapter's).
+    if (count > 0 && count < values.size()) zeros_[i] = std::move(bits);
+  }
+}
+
+void Optimizer::mask_gradients() {
+  find_zeros();
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    Tensor gradient = slots_[i].parameter.grad();
+    if (gradient.defined() && !zeros_[i].empty())
+      set_zeros(gradient.data<float>(), gradient.elements(), zeros_[i]);
+  }
+}
+
 double Optimizer::gradient_norm() const {
   double total = 0;
   for (const Slot& slot : slots_) {
@@ -142,13 +187,17 @@ double Optimizer::bias_correction(double beta) const {
 
 void Optimizer::step(double lr_factor, double grad_scale) {
   if (!has_states_) make_states();
+  mask_gradients();
   ++steps_;
   begin_step(config_.lr * lr_factor);
-  for (Slot& slot : slots_) {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    Slot& slot = slots_[i];
     const Tensor gradient = slot.parameter.grad();
     if (!gradient.defined()) continue;
     update(slot, gradient.data<float>(), static_cast<float>(config_.lr * lr_factor),
            static_cast<float>(grad_scale));
+    // Muon mixes the columns and rows of a matrix; the other methods leave what has no gradient at zero.
+    if (!zeros_[i].empty()) set_zeros(slot.parameter.data<float>(), slot.parameter.elements(), zeros_[i]);
     slot.parameter.mark_modified();
   }
   clear_gradients();

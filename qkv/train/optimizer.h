@@ -19,6 +19,9 @@ struct OptimizerConfig {
   bool decay_all = false;      // also norms and biases, which are exempt by default
   std::string kind = "adamw";  // one of optimizer_kinds()
   double momentum = 0.9;       // sgd, nesterov, muon
+  // Weights that are zero when training begins stay zero, in matrices that have others: a pruned model is
+  // tuned and stays pruned.
+  bool keep_zeros = false;
 };
 
 // The keys "optimizer.*".
@@ -34,6 +37,9 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
+  // With keep_zeros, what pulls at weights that stay zero is taken out of the gradients; before
+  // gradient_norm().
+  void mask_gradients();
   // The norm of all gradients together.
   double gradient_norm() const;
   // One update at learning rate config.lr * lr_factor, gradients multiplied by grad_scale first; drops the
@@ -92,6 +98,9 @@ class Optimizer {
 
  private:
   void make_states();
+  void find_zeros();
+  std::vector<std::vector<uint64_t>> zeros_;  // of each slot, a bit for each weight that stays zero; or none
+  bool has_zeros_ = false;
   int64_t steps_ = 0;
   bool has_states_ = false;
 };

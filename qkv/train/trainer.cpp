@@ -130,6 +130,7 @@ Trainer::StepNumbers Trainer::train_step() {
     batches[i].reset();
   }
   numbers.loss = counted > 0 ? loss_sum / counted : 0;
+  optimizer_->mask_gradients();
   numbers.gradient_norm = optimizer_->gradient_norm();
   require(std::isfinite(numbers.loss) && std::isfinite(numbers.gradient_norm),
           "training: step {}: loss {} with gradient norm {} is not finite; a lower optimizer.lr or more optimizer.warmup usually helps",

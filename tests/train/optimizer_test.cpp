@@ -183,6 +183,41 @@ INSTANTIATE_TEST_SUITE_P(Kinds, EveryOptimizer, testing::ValuesIn(names()), [](c
 
 // The first update of a matrix is the momentum with its singular values made equal: a product of orthogonal
 // matrices, times 0.2 sqrt(the longer side). The iteration takes singular values into [0.7, 1.2].
+// A pruned matrix stays pruned, whatever the method mixes; a matrix of zeros alone is not one.
+TEST_P(EveryOptimizer, KeepsZeros) {
+  OptimizerConfig keeping = config();
+  keeping.keep_zeros = true;
+  TwoParameters pruned = fresh(), blank = fresh();
+  for (int64_t i = 0; i < pruned.matrix.elements(); ++i)
+    pruned.matrix.data<float>()[i] = i % 4 < 2 ? 0.0f : 0.5f;
+  const auto optimizer = make_optimizer(pruned, keeping), other = make_optimizer(blank, keeping);
+  for (int64_t step = 0; step < 20; ++step) {
+    for (TwoParameters* module : {&pruned, &blank}) set_gradients(*module, step);
+    double squares = 0;
+    for (int64_t i = 0; i < pruned.matrix.elements(); ++i)
+      if (i % 4 >= 2) squares += std::pow(double{pruned.matrix.grad().data<float>()[i]}, 2);
+    for (const float x : pruned.vector.grad().to_floats()) squares += double{x} * x;
+    optimizer->mask_gradients();
+    // Sums of 4000 squares in float: 1e-5 of them is a generous bound.
+    EXPECT_NEAR(optimizer->gradient_norm(), std::sqrt(squares), 1e-5 * std::sqrt(squares));
+    optimizer->step(1, 1);
+    other->step(1, 1);
+  }
+  optimizer->use_averages(true);
+  int64_t moved = 0;
+  for (int64_t i = 0; i < pruned.matrix.elements(); ++i) {
+    const float weight = pruned.matrix.data<float>()[i];
+    if (i % 4 < 2) {
+      ASSERT_EQ(weight, 0.0f) << i;
+    } else {
+      moved += weight != 0.5f ? 1 : 0;
+    }
+  }
+  EXPECT_GT(moved, pruned.matrix.elements() / 2 * 9 / 10);
+  other->use_averages(true);
+  EXPECT_LT(distance(blank), distance(fresh()));
+}
+
 TEST(Muon, MakesSingularValuesEqual) {
   TwoParameters module(Tensor::zeros({6, 9}), Tensor::zeros({3}));
   OptimizerConfig config;
