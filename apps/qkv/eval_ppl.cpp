@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapter_flags.h"
+#include "cache_flags.h"
 #include "compute_type.h"
 #include "console.h"
 #include "eval_verbs.h"
@@ -21,6 +22,7 @@ struct PplArguments {
   std::string model, text, dtype = "f32";
   WindowOptions options;
   AdapterFlags adapters;
+  CacheFlags cache;
   bool json = false;
 };
 
@@ -28,6 +30,7 @@ void run_ppl(const PplArguments& arguments) {
   WindowOptions options = arguments.options;
   const DType type = compute_type(arguments.dtype);
   options.compute_type = type;
+  if (arguments.cache.any()) options.cache = arguments.cache.options(type);
   const std::string text = read_input(arguments.text);
   require_utf8(text, arguments.text);
   const Bundle bundle = load_bundle(arguments.model, {.adapters = arguments.adapters.requests()});
@@ -80,12 +83,14 @@ void add_eval_ppl(CLI::App& eval) {
       "Example:\n  qkv eval ppl model.gguf wiki.test.raw --context 512\n\n"
       "Windows lie side by side and the second half of each counts, as llama.cpp measures; with --stride "
       "they overlap and\n"
-      "every token counts once, as Hugging Face's guide measures.");
+      "every token counts once, as Hugging Face's guide measures. With a --cache flag windows are read through "
+      "such a cache.");
   command->add_option("model", arguments->model, "model to measure")->required();
   arguments->adapters.add_to(*command);
   command->add_option("text", arguments->text, "UTF-8 text file; - for standard input")->required();
   add_window_options(*command, arguments->options);
   command->add_option("--dtype", arguments->dtype, "of activations: f32 or bf16");
+  arguments->cache.add_to(*command);
   command->add_flag("--json", arguments->json, "print the result as JSON");
   command->callback([arguments] { run_ppl(*arguments); });
 }

@@ -20,7 +20,7 @@ Perplexity measure_perplexity(const Model& model, const Tokenizer& tokenizer, st
   for (const WindowBatch& batch : batches_of(windows, options)) {
     stop_if_interrupted();
     for (const TokenScore& score :
-         score_rows(model, batch.hidden(model, options.compute_type), batch.targets)) {
+         score_rows(model, batch.hidden(model, options.compute_type, options.cache), batch.targets)) {
       sum -= score.log_prob;
       squares += score.log_prob * score.log_prob;
     }

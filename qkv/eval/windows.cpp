@@ -46,6 +46,42 @@ std::vector<TextWindow> sliding_windows(const std::vector<int32_t>& tokens, cons
   return windows;
 }
 
+// Tokens of every window per pass that goes through a cache.
+constexpr int64_t kPiece = 128;
+
+// The final hidden states (T, C) of all tokens.
+Tensor through_caches(const WindowBatch& batch, const Model& model, DType compute_type, const CacheOptions& cache) {
+  std::vector<SequenceState> states;
+  for (size_t w = 0; w < batch.lengths.size(); ++w) states.push_back(model.make_state(cache));
+  const int64_t longest = *std::max_element(batch.lengths.begin(), batch.lengths.end());
+  Tensor all;
+  for (int64_t begin = 0; begin < longest; begin += kPiece) {
+    Pass pass;
+    pass.compute_type = compute_type;
+    pass.sequences.offsets = {0};
+    std::vector<int32_t> tokens;
+    std::vector<int64_t> places;  // of the pieces in the batch
+    int64_t first = 0;
+    for (size_t w = 0; w < states.size(); first += batch.lengths[w++]) {
+      const int64_t end = std::min(begin + kPiece, batch.lengths[w]);
+      if (begin >= end) continue;
+      tokens.insert(tokens.end(), batch.inputs.begin() + first + begin, batch.inputs.begin() + first + end);
+      for (int64_t t = begin; t < end; ++t) pass.positions.push_back(static_cast<int32_t>(t));
+      pass.sequences.offsets.push_back(static_cast<int64_t>(tokens.size()));
+      pass.states.push_back(&states[w]);
+      places.push_back(first + begin);
+    }
+    const Tensor hidden = model.forward(tokens, pass);
+    if (!all.defined())
+      all = Tensor::empty({static_cast<int64_t>(batch.inputs.size()), hidden.cols()}, hidden.dtype());
+    for (size_t i = 0; i < places.size(); ++i) {
+      const int64_t from = pass.sequences.offsets[i], to = pass.sequences.offsets[i + 1];
+      all.row_view(places[i], places[i] + to - from).copy_from(hidden.row_view(from, to));
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
 std::vector<TextWindow> text_windows(const ModelInfo& model, const Tokenizer& tokenizer,
@@ -66,7 +102,8 @@ std::vector<TextWindow> text_windows(const ModelInfo& model, const Tokenizer& to
   return windows;
 }
 
-Tensor WindowBatch::hidden(const Model& model, DType compute_type) const {
+Tensor WindowBatch::hidden(const Model& model, DType compute_type, const std::optional<CacheOptions>& cache) const {
+  if (cache) return ops::select_rows(through_caches(*this, model, compute_type, *cache), rows);
   Pass pass = Pass::whole(lengths);
   pass.compute_type = compute_type;
   return ops::select_rows(model.forward(inputs, pass), rows);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,8 @@ struct WindowOptions {
   DType compute_type = DType::f32;
   int64_t batch_tokens = 2048;  // of a pass: whole windows, at least one
   int64_t max_windows = 0;      // 0: all
+  // Windows are read piece by piece through caches of this kind, as a prompt is, instead of as whole sequences.
+  std::optional<CacheOptions> cache;
 };
 
 struct TextWindow {
@@ -40,8 +43,8 @@ struct WindowBatch {
   std::vector<int32_t> targets;  // (R)
   std::vector<int64_t> counted;  // of each window: how many of the R are its
 
-  // The final hidden states (R, C) of the rows.
-  Tensor hidden(const Model& model, DType compute_type) const;
+  // The final hidden states (R, C) of the rows: of whole sequences, or, off the tape, through caches.
+  Tensor hidden(const Model& model, DType compute_type, const std::optional<CacheOptions>& cache = {}) const;
 };
 std::vector<WindowBatch> batches_of(std::span<const TextWindow> windows, const WindowOptions& options);
 

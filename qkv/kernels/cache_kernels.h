@@ -35,6 +35,7 @@ struct CacheQueries {
   int64_t count = 0;
   int64_t position = 0;
   int64_t key_begin = 0, key_end = 0;
+  int64_t ahead_end = 0;  // the caller goes on with the keys from key_end up to here: fetched meanwhile
 };
 
 // Up to so many (query, head) pairs are taken as few: keys and values are read once for all of them and

@@ -38,6 +38,26 @@ HWY_INLINE void store_lane_sums(const VF (&v)[kFewKeys], float* to) {
 }
 #endif
 
+// Rows that are read one after the other, and what is read after them: fetched so many bytes ahead, which
+// hardware does not do across pages of memory and from one piece to the next.
+constexpr int64_t kAheadBytes = 4096;
+
+struct RowsAhead {
+  const std::byte *rows = nullptr, *next = nullptr;
+  int64_t count = 0, row = 0;  // of rows, 0: nothing is fetched; bytes
+  int64_t next_count = 0, next_row = 0;
+  int64_t distance = 0;  // rows: at most the whole piece
+
+  HWY_INLINE void fetch(int64_t j) const {
+    const int64_t at = j + distance;
+    if (at < count) {
+      prefetch_row(rows + at * row, row);
+    } else if (at - count < next_count) {
+      prefetch_row(next + (at - count) * next_row, next_row);
+    }
+  }
+};
+
 // Calls body.operator()<n>(r) for rows [r, r + n), n up to kFewGroup, until all are done.
 template <typename Body>
 HWY_INLINE void in_row_groups(int64_t rows, Body&& body) {
@@ -75,15 +95,15 @@ HWY_INLINE void few_scores_of(const float* q, int64_t q_stride, const T* (&key)[
 }
 
 // scores[r * stride + j] = q[r] . keys[j] for n_keys keys, and something in the kFewKeys - 1 places behind.
-// q is packed, keys lie `k_stride` apart. Meanwhile as many rows from `ahead` on are fetched, unless null.
+// q is packed, keys lie `k_stride` apart.
 template <typename T>
 void few_scores(const float* q, int64_t q_stride, int64_t rows, const T* keys, int64_t k_stride,
-                int64_t n_keys, const T* ahead, int64_t dim, float* scores, int64_t stride) {
+                int64_t n_keys, const RowsAhead& ahead, int64_t dim, float* scores, int64_t stride) {
   for (int64_t j = 0; j < n_keys; j += kFewKeys) {
     const T* key[kFewKeys];
     for (int64_t k = 0; k < kFewKeys; ++k) {
       key[k] = keys + (j + k < n_keys ? j + k : n_keys - 1) * k_stride;
-      if (ahead != nullptr) prefetch_row(ahead + (j + k) * k_stride, dim);
+      ahead.fetch(j + k);
     }
     in_row_groups(rows, [&]<int64_t kRows>(int64_t r) {
       few_scores_of<kRows>(q + r * q_stride, q_stride, key, dim, scores + r * stride + j, stride);
@@ -94,11 +114,12 @@ void few_scores(const float* q, int64_t q_stride, int64_t rows, const T* keys, i
 // Columns [0, vectors * kLanes) of out = rescale * out + sum over keys [begin, end) of p[j] * values[j].
 template <int vectors, typename T>
 HWY_INLINE void add_weighted(const float* p, int64_t begin, int64_t end, const T* values, int64_t v_stride,
-                             float rescale, float* out) {
+                             float rescale, float* out, const RowsAhead& ahead) {
   VF sums[vectors];
   for (int v = 0; v < vectors; ++v) sums[v] = hn::Mul(hn::Set(df, rescale), load(out + v * kLanes));
   for (int64_t j = begin; j < end; ++j) {
     const VF weight = hn::Set(df, p[j]);
+    ahead.fetch(j);
     for (int v = 0; v < vectors; ++v)
       sums[v] = hn::MulAdd(weight, load(values + j * v_stride + v * kLanes), sums[v]);
   }
@@ -108,14 +129,15 @@ HWY_INLINE void add_weighted(const float* p, int64_t begin, int64_t end, const T
 // out = rescale * out + sum over keys [begin, end) of p[j] * values[j], of one row.
 template <typename T>
 void few_values(const float* p, int64_t begin, int64_t end, const T* values, int64_t v_stride, int64_t dim,
-                float rescale, float* out) {
+                float rescale, float* out, const RowsAhead& ahead) {
+  const RowsAhead none;
   int64_t i = 0;
   for (; i + 8 * kLanes <= dim; i += 8 * kLanes)
-    add_weighted<8>(p, begin, end, values + i, v_stride, rescale, out + i);
+    add_weighted<8>(p, begin, end, values + i, v_stride, rescale, out + i, i == 0 ? ahead : none);
   for (; i + 4 * kLanes <= dim; i += 4 * kLanes)
-    add_weighted<4>(p, begin, end, values + i, v_stride, rescale, out + i);
+    add_weighted<4>(p, begin, end, values + i, v_stride, rescale, out + i, i == 0 ? ahead : none);
   for (; i + kLanes <= dim; i += kLanes)
-    add_weighted<1>(p, begin, end, values + i, v_stride, rescale, out + i);
+    add_weighted<1>(p, begin, end, values + i, v_stride, rescale, out + i, i == 0 ? ahead : none);
   if (i == dim) return;
   VF sum = hn::Mul(hn::Set(df, rescale), load(out + i));
   for (int64_t j = begin; j < end; ++j)

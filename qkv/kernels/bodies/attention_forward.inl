@@ -136,13 +136,13 @@ template <typename T>
 void few_rows(const AttentionSpec& spec, const AttentionRows& all, const ForwardScratch& scratch, const T* keys, int64_t k_stride,
               const T* values, int64_t v_stride, int64_t rows, int64_t key, int64_t n_keys) {
   const ScoreTile tile = score_tile(all, 0, rows, key, n_keys);
-  few_scores<T>(scratch.q, scratch.qk_stride, rows, keys, k_stride, n_keys, nullptr, spec.qk_dim, scratch.scores,
+  few_scores<T>(scratch.q, scratch.qk_stride, rows, keys, k_stride, n_keys, RowsAhead{}, spec.qk_dim, scratch.scores,
                 scratch.score_stride);
   forward_softmax(spec, all, tile, scratch, scratch.maximum, scratch.sum);
   for (int64_t r = 0; r < rows; ++r) {
     const Extent computed = tile.computed(r);
     few_values(scratch.scores + r * scratch.score_stride, computed.begin, computed.end < n_keys ? computed.end : n_keys, values,
-               v_stride, spec.v_dim, scratch.rescale[r], scratch.out + r * scratch.v_stride);
+               v_stride, spec.v_dim, scratch.rescale[r], scratch.out + r * scratch.v_stride, RowsAhead{});
   }
 }
 

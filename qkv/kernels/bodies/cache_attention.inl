@@ -18,18 +18,35 @@ HWY_INLINE bool is_block_type(CacheType type) { return type >= CacheType::q8_0; 
 
 constexpr int64_t blocks_of(int64_t dim) { return (dim + kSmallBlock - 1) / kSmallBlock; }
 
-// Calls body(rows of the page, n, key) for the pieces of keys [begin, end) that lie together; `ahead` is
-// where the next piece begins, null after the last.
+// Calls body(rows, n, key, ahead) for the pieces of the keys or values [begin, end) that lie together. After
+// the last keys come the first values, after the last values the keys up to `ahead_end`.
 template <typename Body>
-HWY_INLINE void in_pages(const CachedHead& cache, bool values, int64_t begin, int64_t end, Body&& body) {
-  const int64_t row = values ? cache.v_row : cache.k_row, offset = values ? cache.v_offset : cache.k_offset;
-  const auto at = [&](int64_t key) {
-    return cache.pages[key / cache.page_tokens] + offset + key % cache.page_tokens * row;
+HWY_INLINE void in_pages(const CachedHead& cache, bool values, int64_t begin, int64_t end, int64_t ahead_end,
+                         Body&& body) {
+  const auto at = [&](bool value, int64_t key) {
+    return cache.pages[key / cache.page_tokens] + (value ? cache.v_offset : cache.k_offset) +
+           key % cache.page_tokens * (value ? cache.v_row : cache.k_row);
+  };
+  const auto together = [&](int64_t key) {
+    const int64_t left = cache.page_tokens - key % cache.page_tokens, until = key < end ? end : ahead_end;
+    return until - key < left ? until - key : left;
   };
   for (int64_t key = begin; key < end;) {
-    const int64_t left = cache.page_tokens - key % cache.page_tokens;
-    const int64_t n = end - key < left ? end - key : left;
-    body(at(key), n, key, key + n < end ? at(key + n) : nullptr);
+    const int64_t n = together(key);
+    RowsAhead ahead;
+    ahead.rows = at(values, key);
+    ahead.count = n;
+    ahead.row = values ? cache.v_row : cache.k_row;
+    ahead.distance = kAheadBytes / ahead.row < n ? kAheadBytes / ahead.row : n;
+    const bool last = key + n == end;
+    if (!last || !values || ahead_end > end) {
+      const bool next_values = last ? !values : values;
+      const int64_t next = last && !values ? begin : key + n;
+      ahead.next = at(next_values, next);
+      ahead.next_count = together(next);
+      ahead.next_row = next_values ? cache.v_row : cache.k_row;
+    }
+    body(ahead.rows, n, key, ahead);
     key += n;
   }
 }
@@ -79,16 +96,15 @@ void score_keys(const AttentionSpec& spec, const CachedHead& cache, const Attent
       for (int64_t r = 0; r < all.count; ++r)
         query_sums(scratch.q + r * scratch.q_stride, blocks, scratch.sums + r * scratch.sums_stride);
     }
-    in_pages(cache, false, seen.begin, seen.end,
-             [&](const std::byte* keys, int64_t n, int64_t key, const std::byte* ahead) {
+    in_pages(cache, false, seen.begin, seen.end, seen.end,
+             [&](const std::byte* keys, int64_t n, int64_t key, const RowsAhead& ahead) {
                float* scores = scratch.scores + (key - seen.begin);
                if constexpr (kIsBlock<T>) {
                  block_scores<T>(scratch.q, scratch.q_stride, scratch.sums, scratch.sums_stride, all.count, keys,
                                  cache.k_row, n, ahead, blocks, scores, scratch.score_stride);
                } else {
                  few_scores(scratch.q, scratch.q_stride, all.count, reinterpret_cast<const T*>(keys),
-                            cache.k_row / static_cast<int64_t>(sizeof(T)), n, reinterpret_cast<const T*>(ahead),
-                            spec.qk_dim, scores, scratch.score_stride);
+                            cache.k_row / static_cast<int64_t>(sizeof(T)), n, ahead, spec.qk_dim, scores, scratch.score_stride);
                }
              });
   });
@@ -130,16 +146,15 @@ void weigh_row(const AttentionSpec& spec, const AttentionRows& all, Extent seen,
 }
 
 void weigh_values(const AttentionSpec& spec, const CachedHead& cache, const AttentionRows& all, Extent seen,
-                  const FewScratch& scratch) {
+                  int64_t ahead_end, const FewScratch& scratch) {
   with_cache_type(cache.v_type, [&](auto* type) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
-    in_pages(cache, true, seen.begin, seen.end,
-             [&](const std::byte* values, int64_t n, int64_t key, const std::byte* ahead) {
+    in_pages(cache, true, seen.begin, seen.end, ahead_end,
+             [&](const std::byte* values, int64_t n, int64_t key, const RowsAhead& ahead) {
                const float* p = scratch.scores + (key - seen.begin);
-               if (ahead != nullptr) prefetch_row(ahead, n * cache.v_row);
                if constexpr (kIsBlock<T>) {
                  block_values<T>(p, scratch.score_stride, all.count, values, cache.v_row, n, blocks_of(spec.v_dim),
-                                 scratch.out, scratch.out_stride, scratch.offsets, scratch.offset_stride);
+                                 scratch.out, scratch.out_stride, scratch.offsets, scratch.offset_stride, ahead);
                } else {
                  for (int64_t r = 0; r < all.count; ++r) {
                    const Extent keys = all.keys_of(r);
@@ -148,7 +163,7 @@ void weigh_values(const AttentionSpec& spec, const CachedHead& cache, const Atte
                    if (begin >= end) continue;
                    few_values(p + r * scratch.score_stride, begin, end, reinterpret_cast<const T*>(values),
                               cache.v_row / static_cast<int64_t>(sizeof(T)), spec.v_dim, 1.0f,
-                              scratch.out + r * scratch.out_stride);
+                              scratch.out + r * scratch.out_stride, r == 0 ? ahead : RowsAhead{});
                  }
                }
              });
@@ -178,7 +193,7 @@ void attend_few(const AttentionSpec& spec, const CachedHead& cache, const CacheQ
     if (!seen.empty())
       weigh_row(spec, all, seen, r, scratch.scores + r * scratch.score_stride, part.maximum + r, part.sum + r);
   }
-  if (!seen.empty()) weigh_values(spec, cache, all, seen, scratch);
+  if (!seen.empty()) weigh_values(spec, cache, all, seen, queries.ahead_end, scratch);
   for (int64_t r = 0; r < all.count; ++r)
     std::memcpy(part.weighted + r * spec.v_dim, scratch.out + r * scratch.out_stride,
                 static_cast<size_t>(spec.v_dim) * sizeof(float));
@@ -220,7 +235,7 @@ struct ManyScratch {
 void pack_keys(const AttentionSpec& spec, const CachedHead& cache, int64_t key, int64_t n,
                const ManyScratch& scratch) {
   const int64_t stride = scratch.forward.score_stride;
-  in_pages(cache, false, key, key + n, [&](const std::byte* rows, int64_t count, int64_t first, const std::byte*) {
+  in_pages(cache, false, key, key + n, key + n, [&](const std::byte* rows, int64_t count, int64_t first, const RowsAhead&) {
     float* to = scratch.forward.keys + (first - key);
     if (cache.k_type == CacheType::f32) {
       transpose_tile(reinterpret_cast<const float*>(rows), cache.k_row / 4, count, spec.qk_dim, to, stride);
@@ -249,8 +264,8 @@ void attend_many(const AttentionSpec& spec, const CachedHead& cache, const Cache
     for (int64_t key = begin; key < seen.end; key += kTileKeys) {
       const int64_t n_keys = seen.end - key < kTileKeys ? seen.end - key : kTileKeys;
       pack_keys(spec, cache, key, n_keys, scratch);
-      in_pages(cache, true, key, key + n_keys,
-               [&](const std::byte* from, int64_t count, int64_t piece, const std::byte*) {
+      in_pages(cache, true, key, key + n_keys, key + n_keys,
+               [&](const std::byte* from, int64_t count, int64_t piece, const RowsAhead&) {
                  cache_floats(cache.v_type, from, cache.v_row, count, spec.v_dim,
                               forward.values + (piece - key) * forward.v_stride, forward.v_stride);
                });

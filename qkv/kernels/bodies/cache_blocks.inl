@@ -113,13 +113,13 @@ HWY_INLINE void block_scores_of(const float* q, int64_t q_stride, const float* s
 // As few_scores, for keys of `row` bytes each.
 template <class Block>
 void block_scores(const float* q, int64_t q_stride, const float* sums, int64_t sums_stride, int64_t rows,
-                  const std::byte* keys, int64_t row, int64_t n_keys, const std::byte* ahead, int64_t blocks,
+                  const std::byte* keys, int64_t row, int64_t n_keys, const RowsAhead& ahead, int64_t blocks,
                   float* scores, int64_t stride) {
   for (int64_t j = 0; j < n_keys; j += kFewKeys) {
     const Block* key[kFewKeys];
     for (int64_t k = 0; k < kFewKeys; ++k) {
       key[k] = reinterpret_cast<const Block*>(keys + (j + k < n_keys ? j + k : n_keys - 1) * row);
-      if (ahead != nullptr) prefetch_row(ahead + (j + k) * row, row);
+      ahead.fetch(j + k);
     }
     in_row_groups(rows, [&]<int64_t kRows>(int64_t r) {
       block_scores_of<Block, kRows>(q + r * q_stride, q_stride, sums + r * sums_stride, sums_stride, key, blocks,
@@ -131,7 +131,7 @@ void block_scores(const float* q, int64_t q_stride, const float* sums, int64_t s
 template <class Block, int64_t kRows>
 HWY_INLINE void block_values_of(const float* p, int64_t p_stride, const std::byte* values, int64_t row,
                                 int64_t n_keys, int64_t b, float* out, int64_t out_stride, float* offset,
-                                int64_t offset_stride) {
+                                int64_t offset_stride, const RowsAhead& ahead) {
   using Codes = CacheCodes<Block>;
   VF sums[kRows][kBlockVectors], offsets[kRows];
   for (int64_t r = 0; r < kRows; ++r) {
@@ -140,6 +140,7 @@ HWY_INLINE void block_values_of(const float* p, int64_t p_stride, const std::byt
   }
   for (int64_t j = 0; j < n_keys; ++j) {
     const Block& block = reinterpret_cast<const Block*>(values + j * row)[b];
+    ahead.fetch(j);
     const VF scale = half_everywhere(block.d);
     VF weight[kRows];
     for (int64_t r = 0; r < kRows; ++r) {
@@ -166,12 +167,14 @@ HWY_INLINE void block_values_of(const float* p, int64_t p_stride, const std::byt
 template <class Block>
 void block_values(const float* p, int64_t p_stride, int64_t rows, const std::byte* values, int64_t row,
                   int64_t n_keys, int64_t blocks, float* out, int64_t out_stride, float* offsets,
-                  int64_t offset_stride) {
+                  int64_t offset_stride, const RowsAhead& ahead) {
+  const RowsAhead none;
   in_row_groups(rows, [&]<int64_t kRows>(int64_t r) {
     for (int64_t b = 0; b < blocks; ++b) {
       block_values_of<Block, kRows>(p + r * p_stride, p_stride, values, row, n_keys, b,
                                     out + r * out_stride + b * kSmallBlock, out_stride,
-                                    offsets + r * offset_stride + b, offset_stride);
+                                    offsets + r * offset_stride + b, offset_stride,
+                                    r == 0 && b == 0 ? ahead : none);
     }
   });
 }

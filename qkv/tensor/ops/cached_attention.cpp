@@ -40,9 +40,9 @@ struct Item {
   int64_t q_begin, q_end;      // of the sequence's queries
   int64_t key_begin, key_end;  // slots
   bool sinks, few;
-  int64_t part = 0;  // few: its first row in the parts' arrays
+  int64_t part = 0;       // few: its first row in the parts' arrays
+  int64_t ahead_end = 0;  // few: the end of the keys that the same thread reads next
   int64_t rows() const { return (head_end - head_begin) * (q_end - q_begin); }
-  int64_t cost() const { return rows() * (key_end - key_begin); }
 };
 // Rows of a call for few, whose parts follow each other.
 struct Merge {
@@ -71,10 +71,11 @@ class CachedAttention {
       sink_out_ = Tensor::empty(out_.shape());
       sink_lse_ = Tensor::empty(lse_.shape());
     }
-    std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) { return a.cost() > b.cost(); });
     const Scratch scratch(kernel.scratch_bytes(spec_));
-    parallel_items(static_cast<int64_t>(items_.size()), [&](int64_t i, int thread) {
-      run_item(kernel, items_[static_cast<size_t>(i)], scratch.of(thread));
+    const std::vector<size_t> runs = runs_of_items();
+    parallel_items(static_cast<int64_t>(runs.size()) - 1, [&](int64_t run, int thread) {
+      for (size_t i = runs[static_cast<size_t>(run)]; i < runs[static_cast<size_t>(run) + 1]; ++i)
+        run_item(kernel, items_[i], scratch.of(thread));
     });
     const int64_t grain = std::max<int64_t>(1, kMergeGrain / (spec_.v_dim * std::max<int64_t>(1, most_rows_)));
     parallel_for(static_cast<int64_t>(merges_.size()), grain, [&](int64_t begin, int64_t end) {
@@ -137,6 +138,31 @@ class CachedAttention {
     }
   }
 
+  // Beginnings of the runs of items that a thread takes together, and the end. Pieces of one context follow
+  // each other in a run, as far as enough runs are left for all threads: the next is then fetched during the
+  // one before it. What is computed does not depend on it.
+  std::vector<size_t> runs_of_items() {
+    // Prompts first, the later queries of each before the earlier ones: threads then finish together.
+    std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
+      return a.few != b.few ? !a.few : !a.few && a.q_end * a.rows() > b.q_end * b.rows();
+    });
+    const size_t longest = std::max<size_t>(1, items_.size() / (8 * static_cast<size_t>(num_threads())));
+    std::vector<size_t> runs;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const bool follows = i > 0 && items_[i].few && !items_[i].sinks && items_[i - 1].few &&
+                           items_[i].sequence == items_[i - 1].sequence &&
+                           items_[i].head_begin == items_[i - 1].head_begin &&
+                           items_[i].key_begin == items_[i - 1].key_end;
+      if (follows && i - runs.back() < longest) {
+        items_[i - 1].ahead_end = items_[i].key_end;
+      } else {
+        runs.push_back(i);
+      }
+    }
+    runs.push_back(items_.size());
+    return runs;
+  }
+
   void add_few(Item item) {
     item.part = part_rows_;
     part_rows_ += item.rows();
@@ -163,6 +189,7 @@ class CachedAttention {
     queries.position = sequence.slot;
     queries.key_begin = item.key_begin;
     queries.key_end = item.key_end;
+    queries.ahead_end = item.ahead_end;
     AttentionSpec spec = spec_;
     if (item.sinks) spec.window = 0;
     if (item.few) {
