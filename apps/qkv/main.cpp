@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <exception>
 #include <string>
 #include <vector>
@@ -132,6 +133,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   qkv::catch_interrupts();
+  // A file that grows beyond the limit (ulimit -f) is an error of write(), as a full disk is, and no end without a word.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return qkv::run(argc, argv);
   } catch (const std::bad_alloc&) {
