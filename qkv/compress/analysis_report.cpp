@@ -140,17 +140,30 @@ void add_forms(Page& page, const CheckpointAnalysis& analysis) {
   page.table(table);
 }
 
-// The type whose errors the heat maps show: the nearest to four bits.
+// The type whose errors the heat maps show: of those that fit nearly as many tensors as any, the nearest to
+// four bits.
 size_t shown_form(const CheckpointAnalysis& analysis) {
-  size_t best = 0;
-  double distance = std::numeric_limits<double>::infinity();
+  struct Fit {
+    int64_t tensors = 0;
+    double bits = 0;
+  };
+  std::vector<Fit> fits(analysis.forms.size());
+  int64_t most = 0;
   for (const TensorAnalysis& tensor : analysis.tensors) {
     for (size_t form = 0; form < tensor.errors.size(); ++form) {
-      const double d = std::abs(tensor.errors[form].bits_per_weight - 4.5);
-      if (std::isnan(error_in(tensor, form)) || d >= distance) continue;
-      distance = d;
-      best = form;
+      if (std::isnan(error_in(tensor, form))) continue;
+      most = std::max(most, ++fits[form].tensors);
+      fits[form].bits += tensor.errors[form].bits_per_weight;
     }
+  }
+  size_t best = 0;
+  double distance = std::numeric_limits<double>::infinity();
+  for (size_t form = 0; form < fits.size(); ++form) {
+    if (fits[form].tensors == 0 || 10 * fits[form].tensors < 9 * most) continue;
+    const double d = std::abs(fits[form].bits / static_cast<double>(fits[form].tensors) - 4.5);
+    if (d >= distance) continue;
+    distance = d;
+    best = form;
   }
   return best;
 }
