@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,8 @@ struct Options {
   uint64_t questions = 2000;
   uint64_t instructions = 4000;
   uint64_t preferences = 2000;
+  // The same of styles.jsonl, style_preferences.jsonl and arithmetic.jsonl.
+  uint64_t styles = 4000;
 };
 
 // Throws Error naming the option unless the options can be met.
@@ -129,6 +132,22 @@ struct Preference {
 };
 Preference preference(const Options& options, Split split, uint64_t index);
 
+// One reply in two styles, told apart by how it begins: "Happy to help! 3 + 4 = 7. The answer is 7." and
+// "If I must. 3 + 4 = 7. The answer is 7.". Half of the prompts are arithmetic.
+enum class Style { friendly, curt };
+struct StyledReply {
+  std::string prompt, friendly, curt;
+  Style shown = Style::friendly;  // in styles.jsonl: each as often
+  std::vector<std::string> keys;
+};
+StyledReply styled_reply(const Options& options, Split split, uint64_t index);
+// Of any text; nullopt if it begins like neither.
+std::optional<Style> style_of(std::string_view reply);
+// A regular expression that finds friendly replies: what a reward is made of.
+std::string friendly_pattern();
+// Arithmetic as a user asks it, with the accepted answers.
+Instruction asked_arithmetic(const Options& options, Split split, uint64_t index);
+
 // The knowledge base of a seed: an invented world of towns, rivers, people, animals and shops. One document
 // per entity. Its names never occur in training text, so that answering needs the document (retrieval), while
 // the form of such documents and of questions about them does occur, about other invented worlds.
@@ -179,6 +198,9 @@ using ProgressCallback = std::function<void(uint64_t done, uint64_t total)>;
 //   questions.jsonl                 held-out {"kind","prompt","answer","accepted","numeric","chance"}
 //   sft.jsonl, sft_valid.jsonl      {"messages":[{"role":"user",...},{"role":"assistant",...}]}
 //   preferences.jsonl, preferences_valid.jsonl   {"prompt","chosen","rejected","fault"}
+//   styles.jsonl, styles_valid.jsonl                        as sft.jsonl, each reply in one of two styles
+//   style_preferences.jsonl, style_preferences_valid.jsonl  {"prompt","chosen","rejected"}: friendly before curt
+//   arithmetic.jsonl, arithmetic_valid.jsonl                {"prompt","answer","accepted","numeric"}
 //   facts.jsonl                     {"id","title","text"}
 //   facts_questions.jsonl           {"prompt","answer","accepted","hops","documents"}
 //   README.md                       what the files are

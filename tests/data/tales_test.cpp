@@ -585,6 +585,27 @@ Options small_options() {
   return options;
 }
 
+TEST(Tales, StylesAreShownEquallyOftenAndSayTheSame) {
+  const std::regex friendly(friendly_pattern());
+  int shown = 0;
+  constexpr int kReplies = 1000;
+  for (uint64_t i = 0; i < kReplies; ++i) {
+    const StyledReply reply = styled_reply({}, kSplits[i % 2], i);
+    EXPECT_EQ(style_of(reply.friendly), Style::friendly);
+    EXPECT_EQ(style_of(reply.curt), Style::curt);
+    EXPECT_TRUE(std::regex_search(reply.friendly, friendly));
+    EXPECT_FALSE(std::regex_search(reply.curt, friendly));
+    const size_t words = std::min(reply.friendly.size(), reply.curt.size()) / 3;
+    EXPECT_TRUE(reply.curt.ends_with(reply.friendly.substr(reply.friendly.size() - words)));
+    shown += reply.shown == Style::friendly;
+    for (const auto& key : reply.keys) EXPECT_EQ(held_out(key), kSplits[i % 2] == Split::held_out) << key;
+  }
+  // Four standard deviations of a fair coin.
+  EXPECT_NEAR(shown, kReplies / 2, 4 * std::sqrt(kReplies) / 2);
+  // Plain replies have no style.
+  for (uint64_t i = 0; i < kReplies; ++i) EXPECT_FALSE(style_of(instruction({}, Split::train, i).completion));
+}
+
 TEST(Tales, FilesAreAsDescribed) {
   const TemporaryDirectory directory;
   uint64_t last = 0, calls = 0;
@@ -648,6 +669,16 @@ TEST(Tales, FilesAreAsDescribed) {
     const Json one = parse_json(line, "preferences");
     for (const char* key : {"prompt", "chosen", "rejected", "fault"})
       EXPECT_TRUE(one.at(key).is_string()) << key;
+  }
+  for (const auto& line : lines_of(files.at("style_preferences.jsonl"))) {
+    const Json one = parse_json(line, "style preferences");
+    EXPECT_EQ(style_of(one.at("chosen").get<std::string>()), Style::friendly) << line;
+    EXPECT_EQ(style_of(one.at("rejected").get<std::string>()), Style::curt) << line;
+  }
+  for (const auto& line : lines_of(files.at("arithmetic_valid.jsonl"))) {
+    const Json one = parse_json(line, "arithmetic");
+    EXPECT_EQ(train.find("Question: " + one.at("prompt").get<std::string>() + "\n"), std::string::npos) << line;
+    EXPECT_EQ(one.at("accepted").at(0), one.at("answer"));
   }
   std::set<std::string> ids;
   for (const auto& line : lines_of(files.at("facts.jsonl"))) ids.insert(parse_json(line, "facts").at("id"));

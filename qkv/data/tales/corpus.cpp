@@ -186,6 +186,11 @@ Question question(const Options& options, Split split, uint64_t index, std::stri
   return result;
 }
 
+Instruction asked_arithmetic(const Options& options, Split split, uint64_t index) {
+  Draw draw(options.seed, Purpose::asked_arithmetic, split, index);
+  return make_instruction(draw, "answer_arithmetic");
+}
+
 Instruction instruction(const Options& options, Split split, uint64_t index, std::string_view kind) {
   check_kind("instruction", kind, instruction_kinds());
   Draw draw(options.seed, Purpose::asked_instruction, split, index);

@@ -24,6 +24,8 @@ enum class Purpose : uint64_t {
   asked_instruction,
   preference,
   world,
+  style,
+  asked_arithmetic,
 };
 
 struct Draw {

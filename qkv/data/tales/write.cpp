@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <tuple>
 #include <unordered_set>
 
 #include "qkv/core/atomic_file.h"
@@ -88,6 +89,12 @@ class Corpus {
     write_instructions("sft_valid.jsonl", Split::held_out, tenth(options_.instructions));
     write_preferences("preferences.jsonl", Split::train, options_.preferences);
     write_preferences("preferences_valid.jsonl", Split::held_out, tenth(options_.preferences));
+    for (const auto& [suffix, split, count] : {std::tuple{"", Split::train, options_.styles},
+                                               std::tuple{"_valid", Split::held_out, tenth(options_.styles)}}) {
+      write_styles(fmt::format("styles{}.jsonl", suffix), split, count);
+      write_style_preferences(fmt::format("style_preferences{}.jsonl", suffix), split, count);
+      write_arithmetic(fmt::format("arithmetic{}.jsonl", suffix), split, count);
+    }
     write_facts();
     write_readme();
     for (auto& file : files_) file->commit();
@@ -233,12 +240,41 @@ class Corpus {
     }
   }
 
+  static std::string chat_line(const std::string& prompt, const std::string& reply) {
+    const Json user{{"role", "user"}, {"content", prompt}}, assistant{{"role", "assistant"}, {"content", reply}};
+    return dump_json(Json{{"messages", Json::array({user, assistant})}}) + "\n";
+  }
+
   void write_instructions(const std::string& name, Split split, uint64_t count) {
     write_lines(name, count, [&](uint64_t i) {
       const Instruction one = instruction(options_, split, i);
-      const Json user{{"role", "user"}, {"content", one.prompt}},
-          assistant{{"role", "assistant"}, {"content", one.completion}};
-      return dump_json(Json{{"messages", Json::array({user, assistant})}}) + "\n";
+      return chat_line(one.prompt, one.completion);
+    });
+  }
+
+  void write_styles(const std::string& name, Split split, uint64_t count) {
+    write_lines(name, count, [&](uint64_t i) {
+      const StyledReply one = styled_reply(options_, split, i);
+      return chat_line(one.prompt, one.shown == Style::friendly ? one.friendly : one.curt);
+    });
+  }
+
+  // Of other prompts than styles.jsonl has.
+  void write_style_preferences(const std::string& name, Split split, uint64_t count) {
+    write_lines(name, count, [&](uint64_t i) {
+      const StyledReply one = styled_reply(options_, split, options_.styles + i);
+      return dump_json(Json{{"prompt", one.prompt}, {"chosen", one.friendly}, {"rejected", one.curt}}) + "\n";
+    });
+  }
+
+  void write_arithmetic(const std::string& name, Split split, uint64_t count) {
+    write_lines(name, count, [&](uint64_t i) {
+      const Instruction one = asked_arithmetic(options_, split, i);
+      return dump_json(Json{{"prompt", one.prompt},
+                            {"answer", one.accepted.front()},
+                            {"accepted", one.accepted},
+                            {"numeric", one.numeric}}) +
+             "\n";
     });
   }
 
@@ -288,6 +324,12 @@ class Corpus {
         {"sft_valid.jsonl", "the same, from held-out facts"},
         {"preferences.jsonl", "prompt, chosen, rejected and the fault of the rejected, from training facts"},
         {"preferences_valid.jsonl", "the same, from held-out facts"},
+        {"styles.jsonl", "instructions as chat messages, the reply in one of two styles: friendly or curt"},
+        {"styles_valid.jsonl", "the same, from held-out facts"},
+        {"style_preferences.jsonl", "prompt, chosen (friendly) and rejected (curt)"},
+        {"style_preferences_valid.jsonl", "the same, from held-out facts"},
+        {"arithmetic.jsonl", "arithmetic as a user asks it: prompt, answer, accepted, numeric"},
+        {"arithmetic_valid.jsonl", "the same, from held-out numbers"},
         {"facts.jsonl",
          "documents about an invented world whose names never occur in train.txt: id, title, text"},
         {"facts_questions.jsonl",
