@@ -16,6 +16,7 @@
 #include "qkv/core/parallel.h"
 #include "qkv/core/progress.h"
 #include "qkv/tensor/autograd.h"
+#include "qkv/tensor/batch_invariance.h"
 #include "qkv/tensor/machine.h"
 
 namespace qkv {
@@ -26,7 +27,7 @@ struct BenchCommand {
   CacheFlags cache;
   std::vector<int64_t> prefill = {512}, depths = {0}, sequences = {1};
   int64_t decode = 64, repeat = 3;
-  bool json = false;
+  bool mapped = false, json = false, deterministic = false;
 };
 
 struct Measurement {
@@ -104,6 +105,7 @@ class Bench {
   // The next n tokens of every sequence, with the logits of each one's last.
   void pass(const std::vector<SequenceState*>& states, int64_t n) {
     stop_if_interrupted();
+    const BatchInvariant rows_alone(command_.deterministic);
     Pass pass;
     pass.compute_type = options_.compute_type;
     pass.activations = options_.activations;
@@ -159,7 +161,7 @@ void print_table(const BenchCommand& command, const std::vector<Measurement>& li
 }
 
 void print_json(const BenchCommand& command, const std::vector<Measurement>& list, uint64_t weights,
-                double bandwidth) {
+                double bandwidth, const CacheOptions& cache) {
   Json results = Json::array();
   for (const Measurement& m : list) {
     if (m.depth < 0) {
@@ -177,6 +179,8 @@ void print_json(const BenchCommand& command, const std::vector<Measurement>& lis
                        {"threads", num_threads()},
                        {"isa", isa_name(active_isa())},
                        {"activations", command.activations},
+                       {"cache", cache_sentence(cache)},
+                       {"deterministic", command.deterministic},
                        {"weight_bytes", weights},
                        {"read_bytes_per_second", bandwidth},
                        {"results", results}}) +
@@ -198,6 +202,7 @@ void run(const BenchCommand& command) {
   flags.check();
   LoadOptions load;
   load.tokenizer_required = false;
+  load.residence = command.mapped ? Residence::inference : Residence::memory;
   const Bundle bundle = load_bundle(command.model, load);
   check(command, bundle.model->info());
   const EngineOptions options = flags.engine(bundle);
@@ -221,7 +226,7 @@ void run(const BenchCommand& command) {
   }
   bandwidth = std::min(bandwidth, measure_read_bandwidth());
   if (command.json) {
-    print_json(command, list, bench.weights(), bandwidth);
+    print_json(command, list, bench.weights(), bandwidth, options.cache);
   } else {
     print_table(command, list, bench.weights(), bandwidth, options.cache);
   }
@@ -257,6 +262,9 @@ void add_bench(CLI::App& app) {
                    "Type of activations: auto, f32, bf16 (default: auto)")
       ->type_name("TYPE");
   command->cache.add_to(*verb);
+  verb->add_flag("--mapped", command->mapped,
+                 "Read weights where the file is mapped: no copy in memory, slower answers");
+  verb->add_flag("--deterministic", command->deterministic, "Every row computed as if it were alone");
   verb->add_flag("--json", command->json, "Print the results as JSON");
   verb->callback([command] { run(*command); });
 }

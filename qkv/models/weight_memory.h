@@ -1,6 +1,6 @@
-// Memory for the matrices of a model that answers. Decoding reads every matrix once per token, and a mapped file lies in pages
-// of 4 KiB, whose addresses take the processor longer to look up than their bytes to fetch; in one block on huge pages the same
-// products run up to half as fast again.
+// Memory for the matrices of a model that answers. Decoding reads every matrix once per token, and a mapped
+// file lies in pages of 4 KiB, whose addresses take the processor longer to look up than their bytes to
+// fetch; in one block on huge pages the same products run up to half as fast again.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@ namespace qkv {
 
 class WeightMemory {
  public:
-  // Room for `count` matrices of `bytes` altogether, or none where that is more than the machine has to spare.
+  // Room for `count` matrices of `bytes` altogether, or none where that is more than the machine has to
+  // spare.
   WeightMemory(uint64_t bytes, uint64_t count);
   // A copy in this memory, which it keeps alive; `values` themselves where there is no room.
   Tensor take(const Tensor& values);

@@ -10,6 +10,7 @@
 #include "qkv/formats/hf_directory.h"
 #include "qkv/models/stored_names.h"
 #include "qkv/models/stored_values.h"
+#include "qkv/models/weight_memory.h"
 #include "qkv/nn/ssm.h"
 
 namespace qkv {
@@ -92,13 +93,16 @@ bool stays_as_stored(DType type) {
 }  // namespace
 
 void load_weights(Model& model, const Checkpoint& checkpoint, Residence residence) {
+  WeightMemory memory(residence == Residence::memory ? checkpoint.total_bytes() : 0, checkpoint.entries().size());
   read_parameters(
       model, checkpoint,
       [&](const WeightMapping& mapping, Tensor& parameter, const Tensor& values, bool owned) {
         if (!values.defined()) {
           parameter = absent_value(model, mapping);
-        } else if (residence == Residence::inference && !mapping.f32 && stays_as_stored(values.dtype())) {
-          parameter = values;
+        } else if (residence != Residence::trainable && !mapping.f32 && stays_as_stored(values.dtype())) {
+          // Of an embedding that is not the head only a row is read.
+          const bool rows_alone = mapping.parameter == "embed.weight" && !model.info().tied_embeddings;
+          parameter = values.shape().rank() < 2 || rows_alone ? values : memory.take(values);
         } else {
           parameter = values.dtype() == DType::f32 && !owned ? values.clone() : values.to(DType::f32);
         }

@@ -14,6 +14,8 @@ enum class Residence {
   trainable,  // every parameter an f32 copy of its own
   inference,  // matrices stay in the stored type, borrowed from the mapped file where they lie there as they
               // are; what is no matrix becomes f32
+  memory,     // the same, but matrices are copied where decoding reads them fastest (weight_memory.h), if there
+              // is room
 };
 
 // Fills every parameter from a checkpoint with Hugging Face or GGUF names. A missing, extra or misshapen

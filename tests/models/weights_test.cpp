@@ -162,6 +162,18 @@ TEST(Weights, FusedFromHuggingFaceApartFromGguf) {
   EXPECT_EQ(model.parameter("blocks.0.attn.k.bias").to_floats(), (std::vector<float>{1, 3, 2, 4}));
 }
 
+TEST(Weights, MatricesMayBeHeldInMemory) {
+  const test::TemporaryDirectory directory;
+  const auto checkpoint = stored(directory, {{"base.embed.weight", kEmbed}, {"base.h.0.qk.weight", kFused}});
+  Parts mapped = fused_model(), held = fused_model();
+  load_weights(mapped, *checkpoint, Residence::inference);
+  load_weights(held, *checkpoint, Residence::memory);
+  for (const char* name : {"embed.weight", "blocks.0.attn.q.weight", "blocks.0.attn.k.weight"}) {
+    EXPECT_EQ(held.parameter(name).to_floats(), mapped.parameter(name).to_floats()) << name;
+    EXPECT_NE(held.parameter(name).raw(), mapped.parameter(name).raw()) << name;
+  }
+}
+
 TEST(Weights, BaseModelPrefixMayBeAbsentOrNew) {
   const test::TemporaryDirectory directory;
   for (const std::string prefix : {"", "base.", "wrapper.base."}) {

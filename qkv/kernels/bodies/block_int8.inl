@@ -154,8 +154,8 @@ HWY_INLINE float sum_of(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-// How far ahead of its use a row is fetched.
-constexpr int64_t kPrefetchBytes = 4096;
+// How far ahead of its use a row is fetched. Further pays on huge pages, nearer on small ones, where it leaves the page.
+constexpr int64_t kPrefetchBytes = 3072;
 
 // y[t * y_stride] = row . x[t] for tokens `token` ... `token` + tokens - 1.
 template <class Block, int tokens>

@@ -9,6 +9,8 @@ namespace {
 #include "qkv/kernels/bodies/block_wide.inl"
 //
 #include "qkv/kernels/bodies/block_panel.inl"
+//
+#include "qkv/kernels/bodies/block_activations_wide.inl"
 #endif
 
 template <class Block>
@@ -21,6 +23,9 @@ void add_int8(BlockKernels& table) {
 }
 
 void add_int8_products(BlockKernels& table) {
+#if defined(__AVX512VNNI__)
+  table.round_activations = round_activations_wide;
+#endif
   add_int8<BlockQ4_0>(table);
   add_int8<BlockQ4_1>(table);
   add_int8<BlockQ5_0>(table);

@@ -49,26 +49,21 @@ void dropout(const T* x, T* y, int64_t n, float p, uint64_t seed, uint64_t strea
   }
 }
 
+// Bound by reading w, one row after the other: a single stream of whole lines, which the hardware fetches ahead by itself. Four rows
+// at a time, or fetching by instruction, read a third less per second.
 template <typename T>
 void matvec(const T* w, const float* x, float* y, int64_t rows, int64_t cols) {
-  // Four rows at a time: four independent memory streams, and each x vector is loaded once for them.
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    const T* row[4] = {w + r * cols, w + (r + 1) * cols, w + (r + 2) * cols, w + (r + 3) * cols};
+  constexpr int64_t step = 4 * kLanes;
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* row = w + r * cols;
     VF sum[4] = {hn::Zero(df), hn::Zero(df), hn::Zero(df), hn::Zero(df)};
     int64_t c = 0;
-    for (; c + kLanes <= cols; c += kLanes) {
-      const VF v = load(x + c);
-      for (int j = 0; j < 4; ++j) sum[j] = hn::MulAdd(load(row[j] + c), v, sum[j]);
+    for (; c + step <= cols; c += step) {
+      for (int64_t j = 0; j < 4; ++j) sum[j] = hn::MulAdd(load(row + c + j * kLanes), load(x + c + j * kLanes), sum[j]);
     }
-    if (c < cols) {
-      const VF v = load_n(x + c, cols - c);
-      for (int j = 0; j < 4; ++j) sum[j] = hn::MulAdd(load_n(row[j] + c, cols - c), v, sum[j]);
-    }
-    for (int j = 0; j < 4; ++j) y[r + j] = hn::GetLane(hn::SumOfLanes(df, sum[j]));
-  }
-  for (; r < rows; ++r) {
-    y[r] = reduce(cols, [](VF a, VF b) { return hn::Mul(a, b); }, w + r * cols, x);
+    for (; c + kLanes <= cols; c += kLanes) sum[0] = hn::MulAdd(load(row + c), load(x + c), sum[0]);
+    if (c < cols) sum[1] = hn::MulAdd(load_n(row + c, cols - c), load_n(x + c, cols - c), sum[1]);
+    y[r] = hn::GetLane(hn::SumOfLanes(df, hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3]))));
   }
 }
 

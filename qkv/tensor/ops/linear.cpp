@@ -48,10 +48,11 @@ void bias_gradient(const Tensor& dy, float* out) {
 }  // namespace
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
-  require(w.shape().rank() == 2 && x.shape().rank() == 2 && x.cols() == w.cols(), "linear: expected x (T, {}) for a weight {}, found {}",
-          w.shape().rank() == 2 ? w.cols() : 0, describe(w), describe(x));
+  if (w.shape().rank() != 2 || x.shape().rank() != 2 || x.cols() != w.cols()) {
+    fail("linear: expected x (T, {}) for a weight {}, found {}", w.shape().rank() == 2 ? w.cols() : 0, describe(w), describe(x));
+  }
   detail::require_vector(bias, w.dim(0), "linear: bias");
-  require(!w.is_placeholder(), "linear: the weight {} has not been loaded", describe(w));
+  if (w.is_placeholder()) fail("linear: the weight {} has not been loaded", describe(w));
   require(!w.tracks_gradient() || is_floating(w.dtype()), "linear: a weight of type {} cannot be trained", name(w.dtype()));
   const int64_t rows = x.rows(), k = x.cols(), n = w.dim(0);
   // The same products on the tape and off it, so that what activation checkpointing runs twice is the same bits twice.

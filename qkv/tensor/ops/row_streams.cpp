@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <vector>
 
 namespace qkv::ops::detail {
 namespace {
 
 // Bytes below which another thread costs more than it reads.
 constexpr int64_t kThreadBytes = int64_t{1} << 15;
-// Bytes of rows in one call of the body: they stay in the first cache for all tokens they meet.
-constexpr int64_t kPieceBytes = 4096;
 // Bytes of rows that a thread takes at a time: a microsecond's reading, which is what threads wait for each
-// other at the end.
+// other at the end, and what stays in the first cache for all tokens that the rows meet.
 constexpr int64_t kTakenBytes = int64_t{1} << 14;
 
 int64_t boundary(int64_t rows, int64_t unit, int64_t part, int64_t parts) {
@@ -24,44 +23,43 @@ int64_t rows_of(int64_t bytes, int64_t row_bytes, int64_t unit) {
   return std::max(unit, bytes / std::max<int64_t>(1, row_bytes) / unit * unit);
 }
 
-struct Range {
+// What a thread begins with of one matrix, and how it is cut.
+struct Rows {
   int64_t begin, end;
+  int64_t taken;  // rows at a time
+  int64_t takes() const { return (end - begin + taken - 1) / taken; }
 };
 
 // The share of one thread: its rows of every matrix, handed out from the first to the last.
 class Share {
  public:
-  Share(std::span<const StoredRows> matrices, int64_t unit, int64_t part, int64_t parts)
-      : matrices_(matrices), unit_(unit), part_(part), parts_(parts) {}
+  Share(std::span<const StoredRows> matrices, int64_t unit, int64_t part, int64_t parts) {
+    rows_.reserve(matrices.size());
+    for (const auto& [rows, bytes] : matrices) {
+      rows_.push_back({boundary(rows, unit, part, parts), boundary(rows, unit, part + 1, parts),
+                       rows_of(kTakenBytes, bytes, unit)});
+      takes_ += rows_.back().takes();
+    }
+  }
 
-  // Calls run(matrix, begin, end) for pieces of the share until none are left.
+  // Calls run(matrix, first, count) for one part of the share after another until none is left.
   template <typename Run>
   void take_all(Run&& run) {
-    for (int64_t i = next_.fetch_add(1, std::memory_order_relaxed);;
-         i = next_.fetch_add(1, std::memory_order_relaxed)) {
-      size_t m = 0;
-      for (; m < matrices_.size(); ++m) {
-        const Range range = rows(m);
-        const int64_t step = rows_of(kTakenBytes, matrices_[m].row_bytes, unit_);
-        const int64_t count = (range.end - range.begin + step - 1) / step;
-        if (i < count) {
-          run(m, range.begin + i * step, std::min(range.end, range.begin + (i + 1) * step));
-          break;
-        }
-        i -= count;
-      }
-      if (m == matrices_.size()) return;
+    size_t m = 0;
+    int64_t before = 0;  // takes of the matrices before m
+    for (int64_t i = next(); i < takes_; i = next()) {
+      while (i - before >= rows_[m].takes()) before += rows_[m++].takes();
+      const Rows& rows = rows_[m];
+      const int64_t begin = rows.begin + (i - before) * rows.taken;
+      run(m, begin, std::min(rows.taken, rows.end - begin));
     }
   }
 
  private:
-  Range rows(size_t m) const {
-    return {boundary(matrices_[m].rows, unit_, part_, parts_),
-            boundary(matrices_[m].rows, unit_, part_ + 1, parts_)};
-  }
+  int64_t next() { return next_.fetch_add(1, std::memory_order_relaxed); }
 
-  std::span<const StoredRows> matrices_;
-  int64_t unit_, part_, parts_;
+  std::vector<Rows> rows_;
+  int64_t takes_ = 0;
   // Alone in its cache line: threads that are not done with their own share leave it alone.
   alignas(64) std::atomic<int64_t> next_{0};
 };
@@ -78,12 +76,8 @@ void stream_rows(std::span<const StoredRows> matrices, int64_t unit,
   parallel_for(parts, 1, [&](int64_t part, int64_t) {
     // Its own share, and then what others have not come to.
     for (int64_t i = 0; i < parts; ++i) {
-      shares[static_cast<size_t>((part + i) % parts)].take_all([&](size_t m, int64_t begin, int64_t end) {
-        const int64_t piece = rows_of(kPieceBytes, matrices[m].row_bytes, unit);
-        for (int64_t first = begin; first < end; first += piece) {
-          body(m, first, std::min(piece, end - first), static_cast<int>(part));
-        }
-      });
+      shares[static_cast<size_t>((part + i) % parts)].take_all(
+          [&](size_t m, int64_t first, int64_t count) { body(m, first, count, static_cast<int>(part)); });
     }
   });
 }
