@@ -36,6 +36,8 @@ void GenerationFlags::add_to(CLI::App& command) {
                   "Type of activations: auto, f32, bf16 (default: auto)")
       ->type_name("TYPE");
   cache.add_to(command);
+  command.add_flag("--mapped", mapped,
+                   "Read weights where the file is mapped: no copy in memory, slower answers");
   command
       .add_option("--activations", activations,
                   "In products with quantized weights: int8, rounded and fast, or f32, exact (default: int8)")
@@ -85,6 +87,7 @@ void GenerationFlags::add_grammar_flags(CLI::App& command) {
 Bundle GenerationFlags::load() const {
   LoadOptions options;
   options.adapters = adapters.requests();
+  options.residence = mapped ? Residence::inference : Residence::memory;
   return load_bundle(model, options);
 }
 
@@ -127,7 +130,7 @@ struct LoadedDrafter {
 };
 
 std::shared_ptr<Drafter> load_drafter(const std::string& path, const Bundle& target, DType compute_type) {
-  Bundle bundle = load_bundle(path);
+  Bundle bundle = load_bundle(path, {.residence = Residence::memory});
   check_same_vocabulary(*target.tokenizer, *bundle.tokenizer);
   const Model& model = *bundle.model;
   const std::shared_ptr<LoadedDrafter> loaded(

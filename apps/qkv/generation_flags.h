@@ -32,6 +32,7 @@ struct GenerationFlags {
   int64_t context = 0;
   std::string compute_type = "auto", activations = "int8";
   CacheFlags cache;
+  bool mapped = false;  // weights are read where the file is mapped
   std::string draft_model;
   bool lookup = false;
   int64_t draft_tokens = 16;
