@@ -35,10 +35,9 @@ void migrate_smoothquant(Decoder& model, SharedInput& input, double strength) {
 CodedMatrix rounded(const Tensor& weight, const std::string& name, const InputStatistics& statistics,
                     const RoundingOptions& options, const UniformScheme& scheme) {
   switch (options.method) {
-    case WeightMethod::gptq: {
-      const bool fixed = options.static_groups || options.q4_0;  // Q4_0 blocks are neighbours
-      return gptq(weight, statistics.products(), {scheme, options.act_order, fixed, options.damping}, name);
-    }
+    case WeightMethod::gptq:
+      return gptq(weight, statistics.products(),
+                  {scheme, options.act_order, options.static_groups, options.damping}, name);
     case WeightMethod::awq: {
       if (!options.clip || !is_clipped(name)) return round_to_nearest(weight, scheme);
       return round_to_nearest(limit_groups(weight, search_awq_limits(weight, statistics, scheme), scheme),

@@ -11,7 +11,8 @@ namespace {
 constexpr WeightMethodTraits kMethods[] = {
     {WeightMethod::rtn, "rtn", false, "round to nearest, 2 to 8 bits (compressed-tensors)"},
     {WeightMethod::gptq, "gptq", true,
-     "error-compensated rounding, 2, 3, 4 or 8 bits (AutoGPTQ; Q4_0 in .gguf)"},
+     "error-compensated rounding, 2, 3, 4 or 8 bits (AutoGPTQ), or a --type with a scale for every group in "
+     ".gguf"},
     {WeightMethod::awq, "awq", true, "activation-aware scaling, 4 bits (AutoAWQ)"},
     {WeightMethod::smoothquant, "smoothquant", true,
      "outliers moved into weights, 8 bits for both (compressed-tensors)"},
@@ -20,12 +21,6 @@ constexpr WeightMethodTraits kMethods[] = {
     {WeightMethod::fp4, "fp4", false, "4-bit floating point (bitsandbytes)"},
     {WeightMethod::fp8, "fp8", false, "8-bit floating point E4M3, a scale per row (compressed-tensors)"},
 };
-
-std::string_view name_of(WeightMethod method) {
-  return std::find_if(std::begin(kMethods), std::end(kMethods),
-                      [&](const WeightMethodTraits& traits) { return traits.method == method; })
-      ->name;
-}
 
 std::string multiple_of(const char* what, int64_t found, int64_t of) {
   return found % of == 0 ? "" : fmt::format("{} {} are no multiple of {}", found, what, of);
@@ -81,25 +76,6 @@ MatrixFormat gptq_format(const RoundingOptions& options) {
     if (!kept.empty()) config["modules_to_not_convert"] = kept;
     return config;
   };
-  return format;
-}
-
-MatrixFormat q4_0_format(const RoundingOptions& options) {
-  require(
-      options.method == WeightMethod::gptq && options.bits == 4,
-      "quantize: expected gptq with 4 bits for a .gguf file (as Q4_0), found {} with {} bits; other methods "
-      "go to directories or .qkv files",
-      name_of(options.method), options.bits);
-  MatrixFormat format;
-  format.scheme =
-      UniformScheme{.bits = 4, .range = CodeRange::largest_is_0, .group = 32, .scale_type = DType::f16};
-  format.layout = [](int64_t outputs, int64_t inputs) {
-    return PackedLayout{{"weight", DType::q4_0, {outputs, inputs}}};
-  };
-  format.pack_codes = [](const CodedMatrix& matrix) { return std::vector<Tensor>{pack_q4_0(matrix)}; };
-  format.pack_values = no_values;
-  format.refusal = [](int64_t, int64_t inputs) { return multiple_of("inputs", inputs, 32); };
-  format.config = [](const std::vector<std::string>&) { return Json(); };
   return format;
 }
 
@@ -241,6 +217,12 @@ std::span<const WeightMethodTraits> weight_methods() {
   return kMethods;
 }
 
+std::string_view weight_method_name(WeightMethod method) {
+  return std::find_if(std::begin(kMethods), std::end(kMethods),
+                      [&](const WeightMethodTraits& traits) { return traits.method == method; })
+      ->name;
+}
+
 const WeightMethodTraits& weight_method_from_name(const std::string& name) {
   std::vector<std::string> names;
   for (const auto& method : kMethods) {
@@ -253,7 +235,6 @@ const WeightMethodTraits& weight_method_from_name(const std::string& name) {
 MatrixFormat matrix_format(const RoundingOptions& options) {
   require(options.group >= 0, "group size: expected at least 1, or 0 for one scale per row, found {}",
           options.group);
-  if (options.q4_0) return q4_0_format(options);
   switch (options.method) {
     case WeightMethod::rtn:
       return rtn_format(options);

@@ -23,6 +23,7 @@ struct WeightMethodTraits {
   std::string_view about;
 };
 std::span<const WeightMethodTraits> weight_methods();
+std::string_view weight_method_name(WeightMethod method);
 // Error naming all and the nearest.
 const WeightMethodTraits& weight_method_from_name(const std::string& name);
 
@@ -36,7 +37,6 @@ struct RoundingOptions {
   double strength = 0.5;      // smoothquant: how much of the outliers moves into the weights
   bool clip = true;           // awq
   bool nested_scales = true;  // nf4, fp4: scales are quantized, too
-  bool q4_0 = false;          // gptq for GGUF: to Q4_0 blocks
 };
 
 // Codes of `scheme` or, if there is none, values become parts.

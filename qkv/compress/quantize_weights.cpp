@@ -7,12 +7,12 @@
 #include <optional>
 #include <set>
 
+#include "qkv/compress/gguf_rounding.h"
 #include "qkv/compress/layer_rounding.h"
 #include "qkv/compress/produced_checkpoint.h"
 #include "qkv/compress/stored_model.h"
 #include "qkv/core/error.h"
 #include "qkv/models/convert.h"
-#include "qkv/models/gguf_conversion.h"
 #include "qkv/models/stored_values.h"
 
 namespace qkv {
@@ -36,11 +36,9 @@ Shape matrix_shape(const StoredGroup& group, bool transposed) {
 
 class WeightQuantizer {
  public:
-  WeightQuantizer(const Checkpoint& source, bool to_gguf, const WeightQuantizeOptions& options)
-      : options_(options), to_gguf_(to_gguf), stored_(source) {
-    RoundingOptions rounding = options.rounding;
-    rounding.q4_0 = to_gguf;
-    options_.rounding = rounding;
+  WeightQuantizer(const Checkpoint& source, const WeightQuantizeOptions& options)
+      : options_(options), stored_(source) {
+    const RoundingOptions& rounding = options.rounding;
     format_ = matrix_format(rounding);
     for (const auto& traits : weight_methods())
       is_calibrated_ = is_calibrated_ || (traits.method == rounding.method && traits.calibrated);
@@ -60,7 +58,7 @@ class WeightQuantizer {
 
   WeightQuantizeReport write(const std::string& output) {
     for (const auto& entry : stored_.source().entries()) report_.bytes_before += entry.bytes;
-    const ProducedCheckpoint result = to_gguf_ ? plan_gguf() : plan_hugging_face();
+    const ProducedCheckpoint result = plan();
     report_.bytes = result.total_bytes();
     const ConvertReport written = convert_checkpoint(result, output);
     report_.notes.insert(report_.notes.end(), written.notes.begin(), written.notes.end());
@@ -77,11 +75,6 @@ class WeightQuantizer {
     std::vector<std::string> names;  // of the stored parts
   };
 
-  // Where a parameter lies in the target's tensors.
-  const StoredTensor& place(const WeightMapping& mapping) const {
-    return to_gguf_ ? mapping.gguf : mapping.hf;
-  }
-
   // Why a group is not quantized; nothing if it is no matrix of linear layers.
   std::optional<std::string> refusal(const StoredGroup& group) const {
     int64_t linears = 0;
@@ -89,13 +82,9 @@ class WeightQuantizer {
       linears += linears_.contains(without_weight(part->parameter)) ? 1 : 0;
     const bool any_weight = linears > 0 && group.parts[0]->parameter.ends_with(".weight");
     if (!any_weight) return std::nullopt;
-    const bool transposed = place(*group.parts[0]).at.transposed;
-    const bool stacked = group.shape.rank() == 3 && to_gguf_ && !transposed;
-    if (linears != static_cast<int64_t>(group.parts.size()) || (group.shape.rank() != 2 && !stacked) ||
-        (transposed && to_gguf_))
+    if (linears != static_cast<int64_t>(group.parts.size()) || group.shape.rank() != 2)
       return "it is no plain matrix of linear layers";
-    const Shape shape =
-        stacked ? Shape{group.shape[0] * group.shape[1], group.shape[2]} : matrix_shape(group, transposed);
+    const Shape shape = matrix_shape(group, group.parts[0]->hf.at.transposed);
     return format_.refusal(shape[0], shape[1]);
   }
 
@@ -111,27 +100,24 @@ class WeightQuantizer {
       return false;
     }
     ++report_.quantized;
-    const bool transposed = place(*group.parts[0]).at.transposed;
     const auto target = std::make_shared<Target>();
     target->group = &group;
     target->layer = layer_of(group.parts[0]->parameter);
-    target->shape = group.shape.rank() == 3 ? Shape{group.shape.rows(), group.shape.cols()}
-                                            : matrix_shape(group, transposed);
+    target->shape = matrix_shape(group, group.parts[0]->hf.at.transposed);
     target->layout = format_.layout(target->shape[0], target->shape[1]);
     for (const auto& part : target->layout) {
       const std::string part_name = module + "." + part.name;
       target->names.push_back(part_name);
-      const Shape shape = part.type == DType::q4_0 ? group.shape : part.shape;
       tensors.push_back(produced_tensor(
-          part_name, part.type, shape,
-          [this, target, part_name, shape] { return produced(*target, part_name).view(shape); },
+          part_name, part.type, part.shape,
+          [this, target, part_name] { return produced(*target, part_name); },
           [this, part_name] { ready_.erase(part_name); }));
     }
     targets_.push_back(target);
     return true;
   }
 
-  ProducedCheckpoint plan_hugging_face() {
+  ProducedCheckpoint plan() {
     std::vector<ProducedTensor> tensors;
     for (const auto& group : stored_.groups()) {
       const std::string name = stored_.name_of(group);
@@ -149,32 +135,6 @@ class WeightQuantizer {
     config["quantization_config"] = format_.config(kept_);
     files["config.json"] = dump_json(config, 2) + "\n";
     return ProducedCheckpoint(stored_.source().path(), std::move(tensors), std::move(files));
-  }
-
-  ProducedCheckpoint plan_gguf() {
-    const Checkpoint& source = stored_.source();
-    plan_ = plan_conversion(source, Container::gguf,
-                            has_blocks(source) ? std::optional(DType::f16) : std::nullopt);
-    gguf_groups_ = group_by_tensor(stored_.mappings(), StoredNames(Naming::gguf));
-    std::map<std::string, const StoredGroup*> by_name;
-    for (const auto& group : gguf_groups_) by_name[group.name] = &group;
-    std::vector<ProducedTensor> tensors;
-    for (const auto& planned : plan_.tensors) {
-      const auto group = by_name.find(planned.entry.name);
-      if (group != by_name.end() && add_target(*group->second, planned.entry.name, tensors)) continue;
-      const bool vocabulary =
-          planned.entry.name == "token_embd.weight" || planned.entry.name == "output.weight";
-      const bool rounded = vocabulary && planned.entry.shape.cols() % BlockQ8_0::length == 0;
-      tensors.push_back(produced_tensor(planned.entry.name, rounded ? DType::q8_0 : planned.entry.type,
-                                        planned.entry.shape, [&planned, &source, rounded] {
-                                          const Tensor values = make_tensor(source, planned);
-                                          return rounded ? values.to(DType::f32).to(DType::q8_0) : values;
-                                        }));
-    }
-    require(report_.quantized > 0, "{}: expected a matrix that Q4_0 can hold, found none", source.path());
-    plan_.metadata.set("general.file_type", gguf_file_type(DType::q4_0));
-    plan_.metadata.set("general.quantization_version", uint32_t{2});
-    return ProducedCheckpoint(source.path(), std::move(tensors), plan_.files, plan_.metadata);
   }
 
   // A part of a target, made now if it is not there yet.
@@ -231,7 +191,7 @@ class WeightQuantizer {
               "{}: expected the same order of inputs in all parts of a fused matrix", target.group->name);
       for (int64_t row = 0; row < codes.rows; ++row) {
         const auto from = static_cast<size_t>(row),
-                   to = static_cast<size_t>(stored_row(place(*part).at, row, codes.rows));
+                   to = static_cast<size_t>(stored_row(part->hf.at, row, codes.rows));
         std::copy_n(codes.codes.begin() + static_cast<std::ptrdiff_t>(from * columns), columns,
                     whole.codes.begin() + static_cast<std::ptrdiff_t>(to * columns));
         std::copy_n(codes.scales.begin() + static_cast<std::ptrdiff_t>(from * groups), groups,
@@ -251,7 +211,7 @@ class WeightQuantizer {
       const int64_t rows = values.rows(), columns = values.cols();
       for (int64_t row = 0; row < rows; ++row)
         std::copy_n(values.data<float>() + row * columns, columns,
-                    weight.data<float>() + stored_row(place(*part).at, row, rows) * columns);
+                    weight.data<float>() + stored_row(part->hf.at, row, rows) * columns);
     }
     require_finite(weight, target.group->name);
     if (!format_.scheme) return keep(target, format_.pack_values(weight));
@@ -268,14 +228,11 @@ class WeightQuantizer {
   }
 
   WeightQuantizeOptions options_;
-  bool to_gguf_;
   bool is_calibrated_ = false;
   StoredModel stored_;
   MatrixFormat format_;
   std::map<std::string, Linear*> linears_;  // those that can be quantized
   std::unique_ptr<LayerWalk> walk_;
-  ConversionPlan plan_;  // of a .gguf file
-  std::vector<StoredGroup> gguf_groups_;
   std::vector<std::shared_ptr<Target>> targets_;
   std::map<std::string, Tensor> ready_;
   std::vector<std::string> kept_;
@@ -290,7 +247,8 @@ WeightQuantizeReport quantize_weights(const std::string& input, const std::strin
   require(container == Container::huggingface || container == Container::qkv || container == Container::gguf,
           "{}: expected a directory, a .qkv or a .gguf file, found {}", output, container_name(container));
   const auto source = open_checkpoint(input);
-  return WeightQuantizer(*source, container == Container::gguf, options).write(output);
+  if (container == Container::gguf) return round_to_gguf(*source, output, options);
+  return WeightQuantizer(*source, options).write(output);
 }
 
 }  // namespace qkv

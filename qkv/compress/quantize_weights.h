@@ -1,8 +1,8 @@
 // qkv quantize --method: a model's linear layers in the form of GPTQ, AWQ, bitsandbytes or
 // compressed-tensors, as a Hugging Face directory or a .qkv file, or with GPTQ's rounding in a .gguf file of
-// Q4_0 blocks. Embeddings, heads, norms and routers stay as they are (in .gguf embedding and head become
-// Q8_0). Layer by layer: beside the model as its file has it and the calibration tokens' residual stream,
-// what is in memory is the layer being worked on and what is not yet written.
+// an ordinary type (gguf_rounding.h). Embeddings, heads, norms and routers stay as they are (in .gguf they
+// get what the file type gives them). Layer by layer: beside the model as its file has it and the calibration
+// tokens' residual stream, what is in memory is the layer being worked on and what is not yet written.
 #pragma once
 
 #include <functional>
@@ -11,12 +11,14 @@
 
 #include "qkv/compress/layer_walk.h"
 #include "qkv/compress/matrix_format.h"
+#include "qkv/compress/quantize.h"
 
 namespace qkv {
 
 struct WeightQuantizeOptions {
   RoundingOptions rounding;
-  std::string text;  // for methods that calibrate
+  QuantizeOptions blocks;  // of a .gguf file: which types
+  std::string text;        // for methods that calibrate
   CalibrationOptions calibration;
   std::function<void(size_t layer, size_t layers)> progress = {};
 };

@@ -1,6 +1,7 @@
 #include "qkv/quant/error_feedback.h"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "qkv/core/error.h"
@@ -36,6 +37,30 @@ void walk_columns(Tensor& weight, const Tensor& factor, int64_t block,
       gemm(rows, columns - last, count, {errors, DType::f32, count, false},
            {u + first * columns + last, DType::f32, columns, false}, w + last, DType::f32, columns, true);
   }
+}
+
+Tensor permuted_columns(const Tensor& in, const std::vector<int64_t>& order, bool rows_too) {
+  Tensor out = Tensor::empty(in.shape());
+  const int64_t n = in.cols();
+  const float* from = in.data<float>();
+  float* to = out.data<float>();
+  parallel_for(in.rows(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t source = rows_too ? order[static_cast<size_t>(r)] : r;
+      for (int64_t c = 0; c < n; ++c) to[r * n + c] = from[source * n + order[static_cast<size_t>(c)]];
+    }
+  });
+  return out;
+}
+
+std::vector<int64_t> largest_inputs_first(const Tensor& products) {
+  const int64_t n = products.cols();
+  std::vector<int64_t> order(static_cast<size_t>(n));
+  std::iota(order.begin(), order.end(), 0);
+  const float* h = products.data<float>();
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return h[a * n + a] > h[b * n + b]; });
+  return order;
 }
 
 }  // namespace qkv

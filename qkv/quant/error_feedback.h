@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "qkv/core/parallel.h"
 #include "qkv/tensor/tensor.h"
@@ -36,5 +37,10 @@ struct RowPiece {
 void walk_columns(Tensor& weight, const Tensor& factor, int64_t block,
                   FunctionRef<void(int64_t first, int64_t count)> begin_block,
                   FunctionRef<void(RowPiece& piece)> body);
+
+// The order in which columns may be walked instead: largest diagonal of H (n, n) first.
+std::vector<int64_t> largest_inputs_first(const Tensor& products);
+// Column i of the result is column order[i]; of a symmetric matrix rows, too.
+Tensor permuted_columns(const Tensor& in, const std::vector<int64_t>& order, bool rows_too);
 
 }  // namespace qkv

@@ -222,23 +222,4 @@ std::vector<Tensor> pack_llm_int8(const Tensor& weight) {
   return {rows.codes, rows.scales, Tensor::zeros(Shape(), DType::u8)};
 }
 
-Tensor pack_q4_0(const CodedMatrix& matrix) {
-  constexpr int64_t kLength = BlockQ4_0::length;
-  require(matrix.bits == 4 && matrix.columns % kLength == 0 && matrix.groups == matrix.columns / kLength,
-          "q4_0: expected 4 bits and a scale per {} columns, found {} bits and {} groups of {} columns",
-          kLength, matrix.bits, matrix.groups, matrix.columns);
-  Tensor result = Tensor::empty({matrix.rows, matrix.columns}, DType::q4_0);
-  auto* blocks = reinterpret_cast<BlockQ4_0*>(result.raw());
-  for (int64_t o = 0; o < matrix.rows; ++o) {
-    for (int64_t g = 0; g < matrix.groups; ++g) {
-      BlockQ4_0& block = blocks[o * matrix.groups + g];
-      block.d = to_f16(matrix.scale(o, g).scale);
-      for (int64_t i = 0; i < kLength / 2; ++i)
-        block.qs[i] = static_cast<uint8_t>(code_at(matrix, o, g * kLength + i) |
-                                           code_at(matrix, o, g * kLength + i + kLength / 2) << 4);
-    }
-  }
-  return result;
-}
-
 }  // namespace qkv

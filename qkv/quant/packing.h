@@ -55,7 +55,4 @@ std::vector<Tensor> pack_four_bit(const Tensor& weight, const FourBitFormat& for
 PackedLayout llm_int8_layout(int64_t outputs, int64_t inputs);
 std::vector<Tensor> pack_llm_int8(const Tensor& weight);
 
-// (rows, columns) q4_0 blocks of codes with a scale per 32 columns and CodeRange::largest_is_0.
-Tensor pack_q4_0(const CodedMatrix& matrix);
-
 }  // namespace qkv

@@ -54,10 +54,6 @@ BasicScale<Real> scale_of_range(Real lowest, Real highest, const UniformScheme& 
       const Real ratio = std::clamp(lowest / scale, -kFar, kFar);
       return {scale, static_cast<int>(std::clamp(-nearest_even(ratio), Real(0), codes))};
     }
-    case CodeRange::largest_is_0: {
-      const Real largest = highest > -lowest ? highest : lowest;
-      return {stored(largest / static_cast<Real>(-middle), scheme.scale_type), middle};
-    }
   }
   return {};
 }

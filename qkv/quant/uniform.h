@@ -13,10 +13,9 @@ namespace qkv {
 
 // Which values the 2^bits codes cover.
 enum class CodeRange : uint8_t {
-  symmetric,     // [-a, a] with a the largest magnitude: scale 2 a / (2^bits - 1), zero 2^(bits - 1) (GPTQ)
-  asymmetric,    // [min(w, 0), max(w, 0)]: zero has a code (GPTQ)
-  within,        // [min w, max w], where zero need not lie; the zero point is cut to a code (AWQ)
-  largest_is_0,  // code 0 is the value of the largest magnitude, zero 2^(bits - 1): GGUF's Q4_0
+  symmetric,   // [-a, a] with a the largest magnitude: scale 2 a / (2^bits - 1), zero 2^(bits - 1) (GPTQ)
+  asymmetric,  // [min(w, 0), max(w, 0)]: zero has a code (GPTQ)
+  within,      // [min w, max w], where zero need not lie; the zero point is cut to a code (AWQ)
 };
 
 struct UniformScheme {

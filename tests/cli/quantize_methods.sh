@@ -25,7 +25,8 @@ refused 'expected 4 bits, found 3' "$qkv" quantize model none --method awq --bit
 refused 'expected 2 to 8 bits, found 12' "$qkv" quantize model none --method rtn --bits 12
 refused 'expected at least 1, or -1' "$qkv" quantize model none --method rtn --group-size -5
 refused 'expected a directory, a .qkv or a .gguf file' "$qkv" quantize model none.pt --method rtn
-refused 'expected gptq with 4 bits for a .gguf file' "$qkv" quantize model none.gguf --method nf4
+refused 'expected the method gptq for a .gguf file' "$qkv" quantize model none.gguf --method nf4
+refused 'found IQ3_S; the nearest type is q3_k' "$qkv" quantize model none.gguf --method gptq --type IQ3_S --calibrate text.txt
 refused 'No such file' "$qkv" quantize model none --method gptq --calibrate missing.txt
 [ ! -e none ] && [ ! -e none.gguf ] || complain "expected that nothing is left of what was refused"
 

@@ -137,35 +137,43 @@ TEST_F(QuantizeWeights, CalibratedMethodsLeaveLessError) {
   EXPECT_LT(error_of(options_for(WeightMethod::awq), "awq"), plain_asymmetric);
 }
 
-TEST_F(QuantizeWeights, GptqGoesToGgufAsQ4_0) {
-  const std::string output = work / "out.gguf";
-  WeightQuantizeOptions options = options_for(WeightMethod::gptq);
-  options.rounding.act_order = true;
-  const WeightQuantizeReport report = quantize_weights(source, output, options);
-  EXPECT_EQ(report.quantized, 21);
-  const auto file = open_checkpoint(output);
-  EXPECT_EQ(file->find("blk.0.attn_q.weight")->type, DType::q4_0);
-  EXPECT_EQ(file->find("token_embd.weight")->type, DType::q8_0);
+// The same types as the plain search gives, and nearer to the original: in the sum over all logits.
+TEST_F(QuantizeWeights, GptqGoesToGgufInTheTypesOfAFileType) {
   const auto tokenizer = test::small_tokenizer();
   auto tokens = tokenizer->encode(test::words(100));
   tokens.resize(40);
-  // Nearer to the original than plain Q4_0: in the sum over all logits.
   const std::vector<float> expected = test::logits_of(*load_bundle(source).model, tokens);
-  const std::vector<float> compensated = test::logits_of(*load_bundle(output).model, tokens);
-  auto plain = test::random_model(test::llama_config());
-  plain->visit("", [](const std::string& name, Tensor& parameter) {
-    if (is_matrix_of_block(name, parameter)) parameter = parameter.to(DType::q4_0).to(DType::f32);
-  });
-  const std::vector<float> rounded = test::logits_of(*plain, tokens);
-  double with = 0, without = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    with += (compensated[i] - expected[i]) * (compensated[i] - expected[i]);
-    without += (rounded[i] - expected[i]) * (rounded[i] - expected[i]);
+  const auto error_of = [&](const std::string& path) {
+    const std::vector<float> logits = test::logits_of(*load_bundle(path).model, tokens);
+    double sum = 0;
+    for (size_t i = 0; i < logits.size(); ++i) sum += (logits[i] - expected[i]) * (logits[i] - expected[i]);
+    return sum;
+  };
+  WeightQuantizeOptions options = options_for(WeightMethod::gptq);
+  for (const FileType type : {FileType::q4_0, FileType::q4_1, FileType::q5_0, FileType::iq4_nl}) {
+    options.blocks = {};
+    options.blocks.type = type;
+    const auto checkpoint = open_checkpoint(source);
+    const QuantizePlan plan = plan_quantization(*checkpoint, options.blocks);
+    write_quantized(*checkpoint, plan, options.blocks, work / "plain.gguf");
+    for (const bool ordered : {false, true}) {
+      options.rounding.act_order = ordered;
+      const WeightQuantizeReport report = quantize_weights(source, work / "out.gguf", options);
+      EXPECT_EQ(report.quantized, 21);
+      EXPECT_EQ(report.layers.size(), 21u);
+      const auto file = open_checkpoint(work / "out.gguf");
+      for (const auto& tensor : plan.tensors) EXPECT_EQ(file->find(tensor.name)->type, tensor.to);
+      EXPECT_EQ(report.bytes, plan.bytes_to);
+      EXPECT_EQ(file->metadata().integer("general.file_type"), traits(type).number);
+      EXPECT_LT(error_of(work / "out.gguf"), error_of(work / "plain.gguf")) << traits(type).name << ordered;
+    }
   }
-  EXPECT_LT(with, without);
-  options.rounding.bits = 8;
+  options.blocks.type = FileType::iq2_xs;
   EXPECT_THAT(test::error_of([&] { quantize_weights(source, work / "x.gguf", options); }),
-              testing::HasSubstr("expected gptq with 4 bits"));
+              testing::HasSubstr("found IQ2_XS; the nearest type is q2_k"));
+  EXPECT_THAT(
+      test::error_of([&] { quantize_weights(source, work / "x.gguf", options_for(WeightMethod::nf4)); }),
+      testing::HasSubstr("expected the method gptq for a .gguf file, found nf4"));
 }
 
 // Fused, transposed and per-expert tensors: every reader's view of every architecture.
@@ -255,6 +263,26 @@ TEST_F(QuantizeWeights, UnsuitableMatricesStayWithALineThatSaysSo) {
                   "'model.layers.0.mlp.down_proj.weight' stays as it is: 80 inputs are no multiple of 32"));
   EXPECT_EQ(loaded(work / "odd-q").at("blocks.1.mlp.down.weight").to_floats(),
             test::parameters_of(*model).at("blocks.1.mlp.down.weight").to_floats());
+}
+
+TEST_F(QuantizeWeights, MatricesOfZerosStayZeros) {
+  auto model = test::random_model(test::llama_config());
+  model->visit("", [](const std::string& name, Tensor& parameter) {
+    if (name.starts_with("blocks.1.") && parameter.shape().rank() == 2) parameter.fill(0);
+  });
+  test::write_model(*model, work / "zeros");
+  for (const WeightMethod method :
+       {WeightMethod::rtn, WeightMethod::gptq, WeightMethod::awq, WeightMethod::smoothquant,
+        WeightMethod::int8, WeightMethod::nf4, WeightMethod::fp4, WeightMethod::fp8}) {
+    SCOPED_TRACE(static_cast<int>(method));
+    const std::string output = work / fmt::format("zeros-{}", static_cast<int>(method));
+    quantize_weights(work / "zeros", output, options_for(method));
+    for (const auto& [name, values] : loaded(output)) {
+      for (const float value : values.to_floats()) ASSERT_TRUE(std::isfinite(value)) << name;
+      if (!name.starts_with("blocks.1.") || values.shape().rank() != 2) continue;
+      for (const float value : values.to_floats()) ASSERT_EQ(value, 0.0f) << name;
+    }
+  }
 }
 
 TEST_F(QuantizeWeights, BadInputIsRefusedAndLeavesNothing) {

@@ -2,7 +2,6 @@
 
 #include "qkv/quant/awq.h"
 #include "qkv/quant/inverse_factor.h"
-#include "qkv/quant/packing.h"
 #include "tests/quant/quant_support.h"
 
 namespace qkv {
@@ -181,21 +180,6 @@ TEST(SmoothQuant, EvensOutInputsAndWeights) {
   EXPECT_EQ(smoothquant_factors({Tensor::zeros({2, 64})}, inputs, 0.5), std::vector<float>(64, 1.0f));
   EXPECT_EQ(test::error_of([&] { (void)smoothquant_factors({weight}, inputs, 2); }),
             "smoothquant: expected a strength of 0 to 1, found 2");
-}
-
-TEST(Packing, Q4_0BlocksHoldTheCodes) {
-  const Tensor weight = test::random_matrix(6, 96, 8);
-  const UniformScheme scheme{
-      .bits = 4, .range = CodeRange::largest_is_0, .group = 32, .scale_type = DType::f16};
-  const CodedMatrix coded =
-      gptq(weight, test::statistics_of(test::correlated_inputs(200, 96, 3)).products(), {.scheme = scheme});
-  EXPECT_EQ(pack_q4_0(coded).to(DType::f32).to_floats(), coded.dequantize().to_floats());
-  // Rounded to nearest they are ggml's own, but for values half way between two codes.
-  const std::vector<float> plain = weight.to(DType::q4_0).to(DType::f32).to_floats();
-  const std::vector<float> ours = pack_q4_0(round_to_nearest(weight, scheme)).to(DType::f32).to_floats();
-  size_t different = 0;
-  for (size_t i = 0; i < plain.size(); ++i) different += plain[i] != ours[i] ? 1 : 0;
-  EXPECT_LE(different, plain.size() / 50);
 }
 
 }  // namespace

@@ -63,8 +63,7 @@ TEST(Uniform, CodesAreChosenForTheScaleThatIsStored) {
 }
 
 TEST(Uniform, ZerosTinyAndHugeValuesStayFinite) {
-  for (const CodeRange range :
-       {CodeRange::symmetric, CodeRange::asymmetric, CodeRange::within, CodeRange::largest_is_0}) {
+  for (const CodeRange range : {CodeRange::symmetric, CodeRange::asymmetric, CodeRange::within}) {
     for (const float value : {0.0f, 1e-44f, -1e-30f, 3e38f, -3e38f}) {
       for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
         const UniformScheme scheme{.bits = 4, .range = range, .group = 8, .scale_type = type};
