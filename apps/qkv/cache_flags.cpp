@@ -16,7 +16,8 @@ constexpr int64_t kUsualSinks = 4;
 DType cache_type(const char* flag, const std::string& text, DType compute_type) {
   if (text == "auto") return compute_type;
   const std::optional<DType> type = dtype_from_name(text);
-  require(type && is_cache_type(*type), "{}: expected auto, f32, f16, bf16, q8_0, q5_1 or q4_0, found '{}'", flag, text);
+  require(type && is_cache_type(*type), "{}: expected auto, f32, f16, bf16, q8_0, q5_1 or q4_0, found '{}'",
+          flag, text);
   return *type;
 }
 

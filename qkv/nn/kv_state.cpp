@@ -12,7 +12,9 @@ namespace {
 
 constexpr int64_t kRowGrain = 16;  // tokens stored by one thread before others are worth waking
 
-int64_t pages_for(int64_t tokens, int64_t page_tokens) { return (tokens + page_tokens - 1) / page_tokens; }
+int64_t pages_for(int64_t tokens, int64_t page_tokens) {
+  return (tokens + page_tokens - 1) / page_tokens;
+}
 
 // The narrower of the layer's window and the options'.
 int64_t seen_window(const CacheOptions& options, int64_t window) {
@@ -84,8 +86,8 @@ void KvState::append(const Tensor& k, const Tensor& v) {
   const bool fits = k.cols() == heads * layout_.k_dim && v_width == heads * layout_.v_dim &&
                     (!v.defined() || (v.rows() == n && v.dtype() == k.dtype()));
   if (!fits) {
-    fail("kv cache: expected rows of {} and {}, found {} and {}", heads * layout_.k_dim, heads * layout_.v_dim,
-         describe(k), v.defined() ? describe(v) : "none");
+    fail("kv cache: expected rows of {} and {}, found {} and {}", heads * layout_.k_dim,
+         heads * layout_.v_dim, describe(k), v.defined() ? describe(v) : "none");
   }
   release_before(needed(length_));  // what the first of the new tokens sees stays
   reserve(n);
@@ -122,7 +124,8 @@ ops::CachedSequence KvState::view(int64_t begin, int64_t n) const {
 }
 
 Tensor KvState::rows(int64_t begin, DType type, bool values) const {
-  require(begin >= first_ && begin <= length_, "kv cache: tokens from {} on are held, found one at {}", first_, begin);
+  require(begin >= first_ && begin <= length_, "kv cache: tokens from {} on are held, found one at {}",
+          first_, begin);
   const int64_t dim = values ? layout_.v_dim : layout_.k_dim, size = layout_.page_tokens;
   Tensor out = Tensor::empty({length_ - begin, layout_.heads * dim});
   parallel_for(out.rows(), kRowGrain, [&](int64_t first, int64_t last) {
@@ -140,14 +143,16 @@ Tensor KvState::rows(int64_t begin, DType type, bool values) const {
 }
 
 uint64_t KvState::bytes() const {
-  const auto held = std::count_if(pages_.begin(), pages_.end(), [](const auto& page) { return page != nullptr; });
+  const auto held =
+      std::count_if(pages_.begin(), pages_.end(), [](const auto& page) { return page != nullptr; });
   return static_cast<uint64_t>(held) * static_cast<uint64_t>(layout_.page_bytes());
 }
 
 void KvState::truncate(int64_t length) {
   require(0 <= length && length <= length_, "kv cache: cannot shorten {} tokens to {}", length_, length);
   require(first_ <= std::max(needed(length), options_.sinks),
-          "kv cache: cannot shorten to {} tokens: a window of {} keeps only those from {} on", length, window_, first_);
+          "kv cache: cannot shorten to {} tokens: a window of {} keeps only those from {} on", length,
+          window_, first_);
   length_ = length;
   pages_.resize(static_cast<size_t>(pages_for(length, layout_.page_tokens)));
   addresses_.resize(pages_.size());
@@ -203,7 +208,8 @@ void KvState::read(ByteSource source, int64_t most_tokens) {
   source(std::as_writable_bytes(std::span(counts)));
   const auto [tokens, first] = counts;
   const int64_t size = layout_.page_tokens;
-  require(0 <= tokens && tokens <= most_tokens, "kv cache: expected at most {} tokens, found {}", most_tokens, tokens);
+  require(0 <= tokens && tokens <= most_tokens, "kv cache: expected at most {} tokens, found {}", most_tokens,
+          tokens);
   require(0 <= first && first <= needed(tokens) && first % size == 0,
           "kv cache: expected the tokens from {} on, found those from {} on", needed(tokens), first);
   const auto page_bytes = static_cast<uint64_t>(layout_.page_bytes());

@@ -56,9 +56,9 @@ class KvState : public LayerState {
   CacheOptions options_;
   int64_t window_;
   int64_t length_ = 0;
-  int64_t first_ = 0;                         // pages before it are released, but for the sinks'
+  int64_t first_ = 0;                              // pages before it are released, but for the sinks'
   std::vector<std::shared_ptr<CachePage>> pages_;  // null: released
-  std::vector<const std::byte*> addresses_;   // of their data
+  std::vector<const std::byte*> addresses_;        // of their data
 };
 
 }  // namespace qkv

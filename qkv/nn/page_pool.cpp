@@ -25,7 +25,8 @@ std::shared_ptr<PagePool> PagePool::make(uint64_t limit) {
 
 std::shared_ptr<CachePage> PagePool::take(uint64_t bytes) {
   if (limit_ > 0 && bytes > limit_ - std::min(limit_, bytes_)) {
-    throw CacheFull(fmt::format("cache: its {} are in use, {} more are needed", format_bytes(limit_), format_bytes(bytes)));
+    throw CacheFull(fmt::format("cache: its {} are in use, {} more are needed", format_bytes(limit_),
+                                format_bytes(bytes)));
   }
   return std::make_shared<CachePage>(shared_from_this(), bytes);
 }

@@ -17,7 +17,8 @@ class CacheFull : public Error {
 
 class PagePool;
 
-// (report/page.h has the page of a report.) Fixed memory, counted by its pool until the last reference is gone. More than one: nobody may write.
+// (report/page.h has the page of a report.) Fixed memory, counted by its pool until the last reference is
+// gone. More than one: nobody may write.
 class CachePage {
  public:
   CachePage(std::shared_ptr<PagePool> pool, uint64_t bytes);

@@ -13,10 +13,13 @@ namespace {
 
 constexpr int64_t kLine = 64;
 
-int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 int64_t row_bytes(DType type, int64_t dim) {
-  return static_cast<int64_t>(dtype_bytes(type, static_cast<uint64_t>(round_up(dim, traits(type).block_length))));
+  return static_cast<int64_t>(
+      dtype_bytes(type, static_cast<uint64_t>(round_up(dim, traits(type).block_length))));
 }
 
 // Values that no block scale can stand for.
@@ -33,13 +36,20 @@ bool is_cache_type(DType type) {
          type == DType::q5_1 || type == DType::q4_0;
 }
 
-int64_t CacheLayout::k_row_bytes() const { return row_bytes(k_type, k_dim); }
-int64_t CacheLayout::v_row_bytes() const { return row_bytes(v_type, v_dim); }
-int64_t CacheLayout::v_base() const { return round_up(heads * page_tokens * k_row_bytes(), kLine); }
+int64_t CacheLayout::k_row_bytes() const {
+  return row_bytes(k_type, k_dim);
+}
+int64_t CacheLayout::v_row_bytes() const {
+  return row_bytes(v_type, v_dim);
+}
+int64_t CacheLayout::v_base() const {
+  return round_up(heads * page_tokens * k_row_bytes(), kLine);
+}
 
 void check(const CacheLayout& layout) {
   for (const DType type : {layout.k_type, layout.v_type}) {
-    require(is_cache_type(type), "cache type: expected f32, f16, bf16, q8_0, q5_1 or q4_0, found {}", name(type));
+    require(is_cache_type(type), "cache type: expected f32, f16, bf16, q8_0, q5_1 or q4_0, found {}",
+            name(type));
   }
   require(layout.heads > 0 && layout.k_dim > 0 && layout.v_dim >= 0,
           "cache: expected heads with keys, found {} of {} and {}", layout.heads, layout.k_dim, layout.v_dim);

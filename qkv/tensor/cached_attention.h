@@ -49,7 +49,7 @@ struct CachedSequence {
   int64_t begin = 0, end = 0;  // its rows of q
   int64_t slot = 0;            // of its first query; the slots up to a query's own are seen
   int64_t first_slot = 0;      // and none before this one, but for
-  int64_t sinks = 0;           // the first ones, up to first_slot at most: seen by the rows of q_sinks instead
+  int64_t sinks = 0;  // the first ones, up to first_slot at most: seen by the rows of q_sinks instead
 };
 // q (T, n_heads * qk_dim): every sequence's new queries against its pages, its own tokens included. q_sinks:
 // as q, or undefined where no sequence has sinks. Writes out (T, n_heads * v_dim), like q f32 or bf16.

@@ -29,7 +29,9 @@ Tensor rows(int64_t first, int64_t n, int64_t width) {
   for (int64_t i = 0; i < n; ++i) t.data<float>()[i * width] = static_cast<float>(first + i);
   return t;
 }
-void append(KvState& state, int64_t first, int64_t n) { state.append(rows(first, n, 3), rows(first, n, 2)); }
+void append(KvState& state, int64_t first, int64_t n) {
+  state.append(rows(first, n, 3), rows(first, n, 2));
+}
 
 std::vector<float> tokens_of(const Tensor& held) {
   std::vector<float> tokens;

@@ -41,7 +41,8 @@ struct Cache {
   std::vector<const std::byte*> pages;
   Tensor k, v;  // (tokens, heads * dim) as stored
 
-  Cache(CacheLayout of, const Tensor& keys, const Tensor& values) : layout(of), k(keys.clone()), v(values.clone()) {
+  Cache(CacheLayout of, const Tensor& keys, const Tensor& values)
+      : layout(of), k(keys.clone()), v(values.clone()) {
     const int64_t n = keys.rows(), size = layout.page_tokens;
     for (int64_t p = 0; p * size < n; ++p) {
       memory.push_back(Tensor::full({(layout.page_bytes() + 3) / 4}, NAN));  // nothing may be read unwritten
@@ -51,7 +52,8 @@ struct Cache {
       std::byte* page = memory[static_cast<size_t>(t / size)].raw();
       for (int64_t h = 0; h < layout.heads; ++h) {
         pass_through(k, t, h, layout.k_dim, layout.k_type, page + layout.k_offset(h, t % size));
-        if (layout.v_dim > 0) pass_through(v, t, h, layout.v_dim, layout.v_type, page + layout.v_offset(h, t % size));
+        if (layout.v_dim > 0)
+          pass_through(v, t, h, layout.v_dim, layout.v_type, page + layout.v_offset(h, t % size));
       }
     }
   }
@@ -70,7 +72,8 @@ struct Cache {
   }
 };
 
-AttentionReference<double> reference_of(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v) {
+AttentionReference<double> reference_of(const AttentionSpec& spec, const Tensor& q, const Tensor& k,
+                                        const Tensor& v) {
   AttentionReference<double> problem;
   problem.spec = spec;
   problem.n_q = q.rows();
@@ -91,19 +94,19 @@ struct Case {
 std::vector<Case> grid() {
   std::vector<Case> cases = {
       {"decode", make_spec(4, 2, 64, 64), 1, 333},     {"one token", make_spec(2, 2, 32, 32), 1, 1},
-      {"mqa", make_spec(7, 1, 24, 24), 1, 70},         {"many heads", make_spec(40, 1, 32, 32), 1, 90},
-      {"odd heads", make_spec(3, 3, 20, 33), 2, 300},  {"small heads", make_spec(2, 1, 7, 3), 1, 40},
-      {"heads of 80", make_spec(4, 4, 80, 80), 1, 65}, {"a few queries", make_spec(4, 2, 64, 64), 5, 290},
-      {"prompt", make_spec(4, 2, 32, 32), 110, 110},   {"chunk", make_spec(6, 2, 20, 33), 70, 333},
+      {"mqa", make_spec(7, 1, 24, 24), 1, 70},         {"many heads", make_spec(20, 1, 32, 32), 1, 50},
+      {"odd heads", make_spec(3, 3, 20, 33), 2, 270},  {"small heads", make_spec(2, 1, 7, 3), 1, 40},
+      {"heads of 80", make_spec(2, 2, 80, 80), 1, 65}, {"a few queries", make_spec(4, 2, 32, 32), 4, 270},
+      {"prompt", make_spec(4, 2, 32, 32), 40, 40},     {"chunk", make_spec(3, 1, 20, 33), 25, 150},
   };
-  cases.push_back({"window", make_spec(4, 2, 32, 32), 1, 400});
+  cases.push_back({"window", make_spec(2, 1, 32, 32), 1, 400});
   cases.back().spec.window = 100;
-  cases.push_back({"window, chunk", make_spec(4, 2, 32, 32), 80, 400});
+  cases.push_back({"window, chunk", make_spec(2, 1, 32, 32), 40, 200});
   cases.back().spec.window = 70;
-  cases.push_back({"everything", make_spec(8, 2, 24, 20), 3, 333});
-  cases.push_back({"everything, chunk", make_spec(8, 2, 24, 20), 90, 333});
+  cases.push_back({"everything", make_spec(4, 2, 24, 20), 3, 300});
+  cases.push_back({"everything, chunk", make_spec(4, 2, 24, 20), 40, 160});
   for (size_t i : {cases.size() - 2, cases.size() - 1}) {
-    cases[i].spec.window = 290;
+    cases[i].spec.window = cases[i].n_k - 43;
     cases[i].spec.softcap = 2.0f;
     cases[i].spec.alibi_slopes = kSlopes;
   }
@@ -126,8 +129,8 @@ Tensor attend(const Inputs& in, const Cache& cache, const AttentionSpec& spec) {
 }
 
 // The kernels themselves, in calls as the op makes them, for one set.
-std::vector<double> by_kernels(const CacheKernels& kernels, const Case& c, const Inputs& in, const Cache& cache,
-                               bool few, CacheType k_type, CacheType v_type) {
+std::vector<double> by_kernels(const CacheKernels& kernels, const Case& c, const Inputs& in,
+                               const Cache& cache, bool few, CacheType k_type, CacheType v_type) {
   const AttentionSpec& spec = c.spec;
   const Tensor scratch = Tensor::full({static_cast<int64_t>(kernels.scratch_bytes(spec) / 4 + 16)}, NAN);
   std::vector<double> result(static_cast<size_t>(c.n_q * spec.n_heads * spec.v_dim));
@@ -151,7 +154,8 @@ std::vector<double> by_kernels(const CacheKernels& kernels, const Case& c, const
     if (!few) {
       std::vector<float> out(result.size(), NAN), lse(static_cast<size_t>(c.n_q * spec.n_heads));
       kernels.attend_many(spec, head, queries, kv * group, (kv + 1) * group, 0, c.n_q, out.data(),
-                          int64_t{spec.n_heads} * spec.v_dim, lse.data(), const_cast<std::byte*>(scratch.raw()));
+                          int64_t{spec.n_heads} * spec.v_dim, lse.data(),
+                          const_cast<std::byte*>(scratch.raw()));
       for (int64_t i = 0; i < c.n_q; ++i) {
         for (int64_t j = kv * group * spec.v_dim; j < (kv + 1) * group * spec.v_dim; ++j) {
           const auto at = static_cast<size_t>(i * spec.n_heads * spec.v_dim + j);
@@ -176,12 +180,14 @@ std::vector<double> by_kernels(const CacheKernels& kernels, const Case& c, const
           const double both = std::max(maxima[r], double{m[r]});
           const double before = std::exp2(maxima[r] - both), now = std::exp2(double{m[r]} - both);
           sums[r] = sums[r] * before + s[r] * now;
-          for (size_t i = 0; i < dim; ++i) weighted[r * dim + i] = weighted[r * dim + i] * before + w[r * dim + i] * now;
+          for (size_t i = 0; i < dim; ++i)
+            weighted[r * dim + i] = weighted[r * dim + i] * before + w[r * dim + i] * now;
           maxima[r] = both;
         }
       }
       for (size_t r = 0; r < rows; ++r) {
-        const auto query = r / static_cast<size_t>(end - begin), h = static_cast<size_t>(begin) + r % static_cast<size_t>(end - begin);
+        const auto query = r / static_cast<size_t>(end - begin),
+                   h = static_cast<size_t>(begin) + r % static_cast<size_t>(end - begin);
         for (size_t i = 0; i < dim; ++i)
           result[(query * static_cast<size_t>(spec.n_heads) + h) * dim + i] = weighted[r * dim + i] / sums[r];
       }
@@ -221,7 +227,8 @@ TEST(CachedAttention, TheOpIsTheFormula) {
     for (const DType type : kTypes) {
       const Cache cache(layout_of(c.spec, type, type), in.k, in.v);
       const auto expected = reference_of(c.spec, in.q, cache.k, cache.v);
-      EXPECT_TRUE(close(values_of(attend(in, cache, c.spec)), expected.out, kSums)) << c.name << ", " << name(type);
+      EXPECT_TRUE(close(values_of(attend(in, cache, c.spec)), expected.out, kSums))
+          << c.name << ", " << name(type);
     }
   }
 }
@@ -230,12 +237,18 @@ TEST(CachedAttention, TheOpIsTheFormula) {
 double rounding(DType type, double most) {
   const double half = 0x1p-11;  // of an f16 that scales it
   switch (type) {
-    case DType::f16: return half * most;
-    case DType::bf16: return 0x1p-9 * most;
-    case DType::q8_0: return most * (0.5 / 127 + half);
-    case DType::q5_1: return most * (2 * 0.5 / 31 + 3 * half);  // from -most to most
-    case DType::q4_0: return most * (1.0 / 8 + half);           // the end without a code: a whole step
-    default: return 0;
+    case DType::f16:
+      return half * most;
+    case DType::bf16:
+      return 0x1p-9 * most;
+    case DType::q8_0:
+      return most * (0.5 / 127 + half);
+    case DType::q5_1:
+      return most * (2 * 0.5 / 31 + 3 * half);  // from -most to most
+    case DType::q4_0:
+      return most * (1.0 / 8 + half);  // the end without a code: a whole step
+    default:
+      return 0;
   }
 }
 
@@ -276,7 +289,8 @@ TEST(CachedAttention, AnySizeOfPagesGivesTheSameBits) {
     for (const DType type : kTypes) {
       const Tensor together = attend(in, Cache(layout_of(c.spec, type, type, 4096), in.k, in.v), c.spec);
       for (const int64_t tokens : {16, 32, 48, 64}) {
-        EXPECT_TRUE(same_bits(attend(in, Cache(layout_of(c.spec, type, type, tokens), in.k, in.v), c.spec), together))
+        EXPECT_TRUE(
+            same_bits(attend(in, Cache(layout_of(c.spec, type, type, tokens), in.k, in.v), c.spec), together))
             << c.name << ", " << name(type) << ", pages of " << tokens;
       }
     }
@@ -293,7 +307,8 @@ TEST(CachedAttention, AQueryIsTheSameInAnyCompany) {
     int64_t begin = 0;
     for (const int64_t n : {1, 3, 5}) {
       const int64_t held = 150 * n;
-      caches.emplace_back(layout_of(spec, type, type), random_tensor({held, 64}, 20 + static_cast<uint64_t>(n)),
+      caches.emplace_back(layout_of(spec, type, type),
+                          random_tensor({held, 64}, 20 + static_cast<uint64_t>(n)),
                           random_tensor({held, 64}, 30 + static_cast<uint64_t>(n)));
       begin += n;
     }
@@ -364,13 +379,15 @@ TEST(CachedAttention, SinksMeetTheirOwnQueries) {
           const Tensor& q = j < sinks ? q_sinks : in.q;
           double score = 0;
           for (int64_t d = 0; d < 32; ++d)
-            score += double{q.data<float>()[i * 128 + h * 32 + d]} * double{in.k.data<float>()[j * 64 + h / 2 * 32 + d]};
+            score += double{q.data<float>()[i * 128 + h * 32 + d]} *
+                     double{in.k.data<float>()[j * 64 + h / 2 * 32 + d]};
           sum += weights[static_cast<size_t>(j)] = std::exp(score * double{spec.scale});
         }
         for (int64_t d = 0; d < 32; ++d) {
           double value = 0;
           for (int64_t j = 0; j <= position; ++j)
-            value += weights[static_cast<size_t>(j)] / sum * double{in.v.data<float>()[j * 64 + h / 2 * 32 + d]};
+            value +=
+                weights[static_cast<size_t>(j)] / sum * double{in.v.data<float>()[j * 64 + h / 2 * 32 + d]};
           expected.push_back(value);
         }
       }

@@ -31,7 +31,7 @@ HWY_INLINE void store_lane_sums(const VF (&v)[kFewKeys], float* to) {
     if constexpr (kLanes == 8) {
       hn::StoreU(eight, half, to);
     } else {
-      const hn::Half<hn::Half<DF>> quarter;
+      const hn::Half<hn::Half<DF> > quarter;
       hn::StoreU(hn::Add(hn::LowerHalf(quarter, eight), hn::UpperHalf(quarter, eight)), quarter, to);
     }
   }

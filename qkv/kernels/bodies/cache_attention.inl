@@ -4,19 +4,29 @@
 template <typename Body>
 HWY_INLINE void with_cache_type(CacheType type, Body&& body) {
   switch (type) {
-    case CacheType::f32: return body(static_cast<const float*>(nullptr));
-    case CacheType::f16: return body(static_cast<const f16*>(nullptr));
-    case CacheType::bf16: return body(static_cast<const bf16*>(nullptr));
-    case CacheType::q8_0: return body(static_cast<const BlockQ8_0*>(nullptr));
-    case CacheType::q5_1: return body(static_cast<const BlockQ5_1*>(nullptr));
-    case CacheType::q4_0: return body(static_cast<const BlockQ4_0*>(nullptr));
+    case CacheType::f32:
+      return body(static_cast<const float*>(nullptr));
+    case CacheType::f16:
+      return body(static_cast<const f16*>(nullptr));
+    case CacheType::bf16:
+      return body(static_cast<const bf16*>(nullptr));
+    case CacheType::q8_0:
+      return body(static_cast<const BlockQ8_0*>(nullptr));
+    case CacheType::q5_1:
+      return body(static_cast<const BlockQ5_1*>(nullptr));
+    case CacheType::q4_0:
+      return body(static_cast<const BlockQ4_0*>(nullptr));
   }
 }
 template <typename T>
 constexpr bool kIsBlock = sizeof(T) > sizeof(float);
-HWY_INLINE bool is_block_type(CacheType type) { return type >= CacheType::q8_0; }
+HWY_INLINE bool is_block_type(CacheType type) {
+  return type >= CacheType::q8_0;
+}
 
-constexpr int64_t blocks_of(int64_t dim) { return (dim + kSmallBlock - 1) / kSmallBlock; }
+constexpr int64_t blocks_of(int64_t dim) {
+  return (dim + kSmallBlock - 1) / kSmallBlock;
+}
 
 // Calls body(rows, n, key, ahead) for the pieces of the keys or values [begin, end) that lie together. After
 // the last keys come the first values, after the last values the keys up to `ahead_end`.
@@ -100,11 +110,12 @@ void score_keys(const AttentionSpec& spec, const CachedHead& cache, const Attent
              [&](const std::byte* keys, int64_t n, int64_t key, const RowsAhead& ahead) {
                float* scores = scratch.scores + (key - seen.begin);
                if constexpr (kIsBlock<T>) {
-                 block_scores<T>(scratch.q, scratch.q_stride, scratch.sums, scratch.sums_stride, all.count, keys,
-                                 cache.k_row, n, ahead, blocks, scores, scratch.score_stride);
+                 block_scores<T>(scratch.q, scratch.q_stride, scratch.sums, scratch.sums_stride, all.count,
+                                 keys, cache.k_row, n, ahead, blocks, scores, scratch.score_stride);
                } else {
                  few_scores(scratch.q, scratch.q_stride, all.count, reinterpret_cast<const T*>(keys),
-                            cache.k_row / static_cast<int64_t>(sizeof(T)), n, ahead, spec.qk_dim, scores, scratch.score_stride);
+                            cache.k_row / static_cast<int64_t>(sizeof(T)), n, ahead, spec.qk_dim, scores,
+                            scratch.score_stride);
                }
              });
   });
@@ -122,7 +133,8 @@ void weigh_row(const AttentionSpec& spec, const AttentionRows& all, Extent seen,
   const auto shape = [&]<Shaping kShaping>() {
     const ScoreShape<kShaping> shape_of_row(spec, all, tile, r);
     VF derivative;
-    for (int64_t j = 0; j < padded; j += kLanes) store(shape_of_row.apply(load(row + j), j, derivative), row + j);
+    for (int64_t j = 0; j < padded; j += kLanes)
+      store(shape_of_row.apply(load(row + j), j, derivative), row + j);
   };
   if (shaping == Shaping::slope) shape.template operator()<Shaping::slope>();
   if (shaping == Shaping::cap_and_slope) shape.template operator()<Shaping::cap_and_slope>();
@@ -153,8 +165,9 @@ void weigh_values(const AttentionSpec& spec, const CachedHead& cache, const Atte
              [&](const std::byte* values, int64_t n, int64_t key, const RowsAhead& ahead) {
                const float* p = scratch.scores + (key - seen.begin);
                if constexpr (kIsBlock<T>) {
-                 block_values<T>(p, scratch.score_stride, all.count, values, cache.v_row, n, blocks_of(spec.v_dim),
-                                 scratch.out, scratch.out_stride, scratch.offsets, scratch.offset_stride, ahead);
+                 block_values<T>(p, scratch.score_stride, all.count, values, cache.v_row, n,
+                                 blocks_of(spec.v_dim), scratch.out, scratch.out_stride, scratch.offsets,
+                                 scratch.offset_stride, ahead);
                } else {
                  for (int64_t r = 0; r < all.count; ++r) {
                    const Extent keys = all.keys_of(r);
@@ -175,14 +188,14 @@ void weigh_values(const AttentionSpec& spec, const CachedHead& cache, const Atte
   });
 }
 
-void attend_few(const AttentionSpec& spec, const CachedHead& cache, const CacheQueries& queries, int head_begin,
-                int head_end, const CachePart& part, void* memory) {
+void attend_few(const AttentionSpec& spec, const CachedHead& cache, const CacheQueries& queries,
+                int head_begin, int head_end, const CachePart& part, void* memory) {
   const AttentionRows all = cache_rows(spec, queries, head_begin, head_end, 0, queries.count);
   const FewScratch scratch(spec, memory);
   for (int64_t r = 0; r < all.count; ++r)
     fill_row(scratch.q + r * scratch.q_stride, spec.qk_dim, blocks_of(spec.qk_dim) * kSmallBlock, 0.0f);
-  copy_attention_rows(all, queries.q, queries.q_stride, spec.qk_dim, 0, all.count, spec.scale * kLog2E, scratch.q,
-                      scratch.q_stride);
+  copy_attention_rows(all, queries.q, queries.q_stride, spec.qk_dim, 0, all.count, spec.scale * kLog2E,
+                      scratch.q, scratch.q_stride);
   fill_row(scratch.out, 0, all.count * scratch.out_stride, 0.0f);
   fill_row(scratch.offsets, 0, all.count * scratch.offset_stride, 0.0f);
   const Extent seen = {all.keys_of(0).begin, all.keys_of(all.count - 1).end};
@@ -191,7 +204,8 @@ void attend_few(const AttentionSpec& spec, const CachedHead& cache, const CacheQ
     part.maximum[r] = kMinusInfinity;
     part.sum[r] = 0;
     if (!seen.empty())
-      weigh_row(spec, all, seen, r, scratch.scores + r * scratch.score_stride, part.maximum + r, part.sum + r);
+      weigh_row(spec, all, seen, r, scratch.scores + r * scratch.score_stride, part.maximum + r,
+                part.sum + r);
   }
   if (!seen.empty()) weigh_values(spec, cache, all, seen, queries.ahead_end, scratch);
   for (int64_t r = 0; r < all.count; ++r)
@@ -200,14 +214,15 @@ void attend_few(const AttentionSpec& spec, const CachedHead& cache, const CacheQ
 }
 
 // A tile's worth of rows as floats.
-HWY_INLINE void cache_floats(CacheType cache_type, const std::byte* from, int64_t row, int64_t rows, int64_t dim,
-                             float* to, int64_t stride) {
+HWY_INLINE void cache_floats(CacheType cache_type, const std::byte* from, int64_t row, int64_t rows,
+                             int64_t dim, float* to, int64_t stride) {
   with_cache_type(cache_type, [&](auto* type) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
     if constexpr (kIsBlock<T>) {
       block_floats<T>(from, row, rows, blocks_of(dim), to, stride);
     } else {
-      copy_tile(reinterpret_cast<const T*>(from), row / static_cast<int64_t>(sizeof(T)), rows, dim, to, stride);
+      copy_tile(reinterpret_cast<const T*>(from), row / static_cast<int64_t>(sizeof(T)), rows, dim, to,
+                stride);
     }
   });
 }
@@ -235,22 +250,26 @@ struct ManyScratch {
 void pack_keys(const AttentionSpec& spec, const CachedHead& cache, int64_t key, int64_t n,
                const ManyScratch& scratch) {
   const int64_t stride = scratch.forward.score_stride;
-  in_pages(cache, false, key, key + n, key + n, [&](const std::byte* rows, int64_t count, int64_t first, const RowsAhead&) {
-    float* to = scratch.forward.keys + (first - key);
-    if (cache.k_type == CacheType::f32) {
-      transpose_tile(reinterpret_cast<const float*>(rows), cache.k_row / 4, count, spec.qk_dim, to, stride);
-    } else if (cache.k_type == CacheType::bf16) {
-      transpose_tile(reinterpret_cast<const bf16*>(rows), cache.k_row / 2, count, spec.qk_dim, to, stride);
-    } else {
-      cache_floats(cache.k_type, rows, cache.k_row, count, spec.qk_dim, scratch.rows, scratch.stride);
-      transpose_tile(scratch.rows, scratch.stride, count, spec.qk_dim, to, stride);
-    }
-  });
+  in_pages(cache, false, key, key + n, key + n,
+           [&](const std::byte* rows, int64_t count, int64_t first, const RowsAhead&) {
+             float* to = scratch.forward.keys + (first - key);
+             if (cache.k_type == CacheType::f32) {
+               transpose_tile(reinterpret_cast<const float*>(rows), cache.k_row / 4, count, spec.qk_dim, to,
+                              stride);
+             } else if (cache.k_type == CacheType::bf16) {
+               transpose_tile(reinterpret_cast<const bf16*>(rows), cache.k_row / 2, count, spec.qk_dim, to,
+                              stride);
+             } else {
+               cache_floats(cache.k_type, rows, cache.k_row, count, spec.qk_dim, scratch.rows,
+                            scratch.stride);
+               transpose_tile(scratch.rows, scratch.stride, count, spec.qk_dim, to, stride);
+             }
+           });
 }
 
-void attend_many(const AttentionSpec& spec, const CachedHead& cache, const CacheQueries& queries, int head_begin,
-                 int head_end, int64_t q_begin, int64_t q_end, float* out, int64_t out_stride, float* lse,
-                 void* memory) {
+void attend_many(const AttentionSpec& spec, const CachedHead& cache, const CacheQueries& queries,
+                 int head_begin, int head_end, int64_t q_begin, int64_t q_end, float* out, int64_t out_stride,
+                 float* lse, void* memory) {
   const AttentionRows all = cache_rows(spec, queries, head_begin, head_end, q_begin, q_end);
   const ManyScratch scratch(spec, memory);
   const ForwardScratch& forward = scratch.forward;

@@ -6,7 +6,9 @@ constexpr int64_t kBlockVectors = kSmallBlock / kLanes;
 
 // An f16 in every lane.
 #if HWY_TARGET == HWY_SCALAR
-HWY_INLINE VF half_everywhere(f16 h) { return hn::Set(df, to_float(h)); }
+HWY_INLINE VF half_everywhere(f16 h) {
+  return hn::Set(df, to_float(h));
+}
 #else
 HWY_INLINE VF half_everywhere(f16 h) {
   const hn::Rebind<hwy::float16_t, DF> dh;
@@ -101,8 +103,8 @@ HWY_INLINE void block_scores_of(const float* q, int64_t q_stride, const float* s
       for (int64_t r = 0; r < kRows; ++r) {
         totals[r][k] = hn::MulAdd(scale, dot[r], totals[r][k]);
         if constexpr (Codes::has_offset)
-          totals[r][k] = hn::MulAdd(half_everywhere(block.m), load(sums + r * sums_stride + b * kLanes),
-                                    totals[r][k]);
+          totals[r][k] =
+              hn::MulAdd(half_everywhere(block.m), load(sums + r * sums_stride + b * kLanes), totals[r][k]);
       }
     }
   }
@@ -122,8 +124,8 @@ void block_scores(const float* q, int64_t q_stride, const float* sums, int64_t s
       ahead.fetch(j + k);
     }
     in_row_groups(rows, [&]<int64_t kRows>(int64_t r) {
-      block_scores_of<Block, kRows>(q + r * q_stride, q_stride, sums + r * sums_stride, sums_stride, key, blocks,
-                                    scores + r * stride + j, stride);
+      block_scores_of<Block, kRows>(q + r * q_stride, q_stride, sums + r * sums_stride, sums_stride, key,
+                                    blocks, scores + r * stride + j, stride);
     });
   }
 }
@@ -162,8 +164,8 @@ HWY_INLINE void block_values_of(const float* p, int64_t p_stride, const std::byt
   }
 }
 
-// out[r] = out[r] + sum over n_keys keys of p[r * p_stride + j] * values[j], but for the values' offsets: those
-// of block b are summed in offsets[r * offset_stride + b] and added by add_offsets, after all keys.
+// out[r] = out[r] + sum over n_keys keys of p[r * p_stride + j] * values[j], but for the values' offsets:
+// those of block b are summed in offsets[r * offset_stride + b] and added by add_offsets, after all keys.
 template <class Block>
 void block_values(const float* p, int64_t p_stride, int64_t rows, const std::byte* values, int64_t row,
                   int64_t n_keys, int64_t blocks, float* out, int64_t out_stride, float* offsets,
@@ -171,10 +173,9 @@ void block_values(const float* p, int64_t p_stride, int64_t rows, const std::byt
   const RowsAhead none;
   in_row_groups(rows, [&]<int64_t kRows>(int64_t r) {
     for (int64_t b = 0; b < blocks; ++b) {
-      block_values_of<Block, kRows>(p + r * p_stride, p_stride, values, row, n_keys, b,
-                                    out + r * out_stride + b * kSmallBlock, out_stride,
-                                    offsets + r * offset_stride + b, offset_stride,
-                                    r == 0 && b == 0 ? ahead : none);
+      block_values_of<Block, kRows>(
+          p + r * p_stride, p_stride, values, row, n_keys, b, out + r * out_stride + b * kSmallBlock,
+          out_stride, offsets + r * offset_stride + b, offset_stride, r == 0 && b == 0 ? ahead : none);
     }
   });
 }

@@ -25,12 +25,18 @@ constexpr int64_t kMergeGrain = 1 << 15;
 
 CacheType cache_type(DType type) {
   switch (type) {
-    case DType::f16: return CacheType::f16;
-    case DType::bf16: return CacheType::bf16;
-    case DType::q8_0: return CacheType::q8_0;
-    case DType::q5_1: return CacheType::q5_1;
-    case DType::q4_0: return CacheType::q4_0;
-    default: return CacheType::f32;
+    case DType::f16:
+      return CacheType::f16;
+    case DType::bf16:
+      return CacheType::bf16;
+    case DType::q8_0:
+      return CacheType::q8_0;
+    case DType::q5_1:
+      return CacheType::q5_1;
+    case DType::q4_0:
+      return CacheType::q4_0;
+    default:
+      return CacheType::f32;
   }
 }
 
@@ -77,7 +83,8 @@ class CachedAttention {
       for (size_t i = runs[static_cast<size_t>(run)]; i < runs[static_cast<size_t>(run) + 1]; ++i)
         run_item(kernel, items_[i], scratch.of(thread));
     });
-    const int64_t grain = std::max<int64_t>(1, kMergeGrain / (spec_.v_dim * std::max<int64_t>(1, most_rows_)));
+    const int64_t grain =
+        std::max<int64_t>(1, kMergeGrain / (spec_.v_dim * std::max<int64_t>(1, most_rows_)));
     parallel_for(static_cast<int64_t>(merges_.size()), grain, [&](int64_t begin, int64_t end) {
       for (int64_t m = begin; m < end; ++m) merge(merges_[static_cast<size_t>(m)]);
     });
@@ -113,9 +120,11 @@ class CachedAttention {
       for (int begin = head; begin < head + group(); begin += heads) {
         const int stop = std::min(begin + heads, head + group());
         merges_.push_back({s, begin, stop, part_rows_, 0});
-        if (sequence.sinks > 0) add_few({s, kv, begin, stop, 0, n, 0, std::min(sequence.sinks, end), true, true});
+        if (sequence.sinks > 0)
+          add_few({s, kv, begin, stop, 0, n, 0, std::min(sequence.sinks, end), true, true});
         for (int64_t key = first / kCacheChunk * kCacheChunk; key < end; key += kCacheChunk) {
-          add_few({s, kv, begin, stop, 0, n, std::max(key, first), std::min(key + kCacheChunk, end), false, true});
+          add_few({s, kv, begin, stop, 0, n, std::max(key, first), std::min(key + kCacheChunk, end), false,
+                   true});
         }
         const int64_t rows = (stop - begin) * n;
         merges_.back().parts = (part_rows_ - merges_.back().part) / rows;
@@ -217,7 +226,9 @@ class CachedAttention {
       const auto at = [&](int64_t p) { return merge.part + p * rows + r; };
       float largest = -std::numeric_limits<float>::infinity();
       for (int64_t p = 0; p < merge.parts; ++p) largest = std::max(largest, maxima[at(p)]);
-      const auto factor = [&](int64_t p) { return sums[at(p)] == 0 ? 0 : std::exp2(maxima[at(p)] - largest); };
+      const auto factor = [&](int64_t p) {
+        return sums[at(p)] == 0 ? 0 : std::exp2(maxima[at(p)] - largest);
+      };
       float total = 0;
       for (int64_t p = 0; p < merge.parts; ++p) total += factor(p) * sums[at(p)];
       std::fill_n(out, dim, 0.0f);
@@ -266,15 +277,18 @@ class CachedAttention {
 
 void attend_cached(const Tensor& q, const Tensor& q_sinks, const CacheLayout& layout,
                    std::span<const CachedSequence> sequences, Tensor& out, const AttentionSpec& spec) {
-  const bool fits =
-      spec.n_kv_heads > 0 && spec.n_heads % spec.n_kv_heads == 0 && layout.heads == spec.n_kv_heads &&
-      layout.k_dim == spec.qk_dim && (layout.v_dim == 0 ? layout.k_dim >= spec.v_dim : layout.v_dim == spec.v_dim) &&
-      q.cols() == int64_t{spec.n_heads} * spec.qk_dim && out.cols() == int64_t{spec.n_heads} * spec.v_dim &&
-      out.rows() == q.rows() && out.dtype() == q.dtype() &&
-      (!q_sinks.defined() || (q_sinks.shape() == q.shape() && q_sinks.dtype() == q.dtype()));
+  const bool fits = spec.n_kv_heads > 0 && spec.n_heads % spec.n_kv_heads == 0 &&
+                    layout.heads == spec.n_kv_heads && layout.k_dim == spec.qk_dim &&
+                    (layout.v_dim == 0 ? layout.k_dim >= spec.v_dim : layout.v_dim == spec.v_dim) &&
+                    q.cols() == int64_t{spec.n_heads} * spec.qk_dim &&
+                    out.cols() == int64_t{spec.n_heads} * spec.v_dim && out.rows() == q.rows() &&
+                    out.dtype() == q.dtype() &&
+                    (!q_sinks.defined() || (q_sinks.shape() == q.shape() && q_sinks.dtype() == q.dtype()));
   if (!fits) {  // describing tensors takes longer than a short attention
-    fail("attend_cached: {} heads of {} and {} over pages of {} heads of {} and {} do not fit q {} and out {}",
-         spec.n_heads, spec.qk_dim, spec.v_dim, layout.heads, layout.k_dim, layout.v_dim, describe(q), describe(out));
+    fail(
+        "attend_cached: {} heads of {} and {} over pages of {} heads of {} and {} do not fit q {} and out {}",
+        spec.n_heads, spec.qk_dim, spec.v_dim, layout.heads, layout.k_dim, layout.v_dim, describe(q),
+        describe(out));
   }
   if (q.dtype() == DType::f32) return CachedAttention(q, q_sinks, layout, sequences, out, spec).run();
   const Tensor wide = q.to(DType::f32), wide_sinks = q_sinks.defined() ? q_sinks.to(DType::f32) : Tensor();
