@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -18,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "qkv/engine/prefix_tree.h"
 #include "qkv/engine/sampler.h"
 #include "qkv/engine/speculation.h"
 #include "qkv/models/model.h"
@@ -27,17 +29,20 @@ namespace qkv {
 
 class Grammar;
 class TokenTrie;
+struct Session;
 
 struct EngineOptions {
   int64_t max_context = 0;          // tokens of prompt and answer together; 0: what the model was trained for
   DType compute_type = DType::f32;  // of activations: f32 or bf16
-  CacheOptions cache;               // how states are kept
+  // How states are kept. A pool with a limit bounds the memory of all of them: when it is full, what is kept
+  // for later requests goes first, then the latest requests wait and are computed again.
+  CacheOptions cache = {};
   // Of products with weights of blocks: rounded to bytes, or exact.
   Activations activations = Activations::int8;
   int64_t max_sequences = 8;    // generated at the same time; the others wait
   int64_t prefill_chunk = 512;  // prompt tokens per step at most, over all sequences
-  // Finished sequences whose state is kept: a request whose prompt begins like one of them goes on from there
-  // (the next turn of a chat).
+  // States that are kept for requests which begin alike (prefix_tree.h): of prompts as soon as they are read,
+  // and of finished sequences, such as the turns of a chat. The oldest goes when there are more.
   int64_t kept_sequences = 0;
   // Speculative decoding: proposes tokens that one pass checks together (see speculation.h). What is
   // generated is the same with and without, to the rounding of a pass of several tokens. Null: none.
@@ -64,6 +69,11 @@ struct Request {
   bool logprobs = false;         // fill Event::logprob
   int top_logprobs = 0;          // fill Event::top_logprobs with so many
   bool prompt_logprobs = false;  // fill Event::prompt_logprobs of the first event
+  // Goes on where a session ended (session.h), with `prompt` after its tokens; without a prompt (it may be empty
+  // then) with the session's answer: the tokens are those that an answer never interrupted would have had. The
+  // counts of new tokens are without the session's.
+  std::shared_ptr<const Session> resume = nullptr;
+  bool keep_session = false;  // Engine::take_session() will give what it takes to go on
 };
 
 enum class FinishReason {
@@ -90,10 +100,11 @@ struct Event {
 
 struct EngineStats {
   int64_t prefill_tokens = 0;   // prompt tokens computed
-  int64_t reused_tokens = 0;    // prompt tokens found in kept sequences
+  int64_t reused_tokens = 0;    // prompt tokens found in kept states
   int64_t decode_tokens = 0;    // tokens generated, but for the first of each answer
   int64_t drafted_tokens = 0;   // proposed by the drafter
   int64_t accepted_drafts = 0;  // of those
+  int64_t preemptions = 0;      // sequences that had to give their memory to earlier ones
   double prefill_seconds = 0;   // a step that does both is split by tokens
   double decode_seconds = 0;
   double prefill_rate() const {
@@ -122,21 +133,21 @@ class Engine {
   bool step();
   // What happened since the last call, in order.
   std::vector<Event> take_events();
+  // Knows `tokens`, which `state` holds, as the beginning of requests to come.
+  void keep_prefix(std::vector<int32_t> tokens, SequenceState state);
+  // What a finished request with keep_session leaves, once; null for others.
+  std::shared_ptr<Session> take_session(RequestId id);
   // Ends a request with FinishReason::cancelled. A request that is over, or none at all, is no error.
   void cancel(RequestId id);
 
   bool idle() const { return active_.empty() && waiting_.empty(); }
   int64_t max_context() const { return options_.max_context; }
-  // Bytes of the decode states of active and kept sequences.
+  // Bytes of the states of active and kept sequences; what several share counts once.
   uint64_t state_bytes() const;
   const EngineStats& stats() const { return stats_; }
 
  private:
   struct Sequence;
-  struct Kept {
-    std::vector<int32_t> tokens;  // exactly those in the state
-    SequenceState state;
-  };
   // What a sequence gives to a pass: its next tokens, and drafted ones after them.
   struct Part {
     Sequence* sequence;
@@ -144,19 +155,28 @@ class Engine {
   };
 
   void set_grammar(Sequence& sequence);
+  // engine_schedule.cpp
   void admit();
-  SequenceState begin_state(const std::vector<int32_t>& prompt);
+  bool has_room_for(const Sequence& sequence);
+  bool is_worth_waiting(const Sequence& sequence) const;
+  void begin(Sequence& sequence);
   void draft();
-  std::vector<Part> plan() const;
+  std::vector<Part> plan();
+  std::vector<Part> make_room(std::vector<Part> parts);
+  bool make_room(Part& part);
+  void preempt(Sequence& sequence);
+  void keep(Sequence& sequence);
+  void limit_kept();
+  void remove_finished();
+  // engine_pass.cpp
   void run(const std::vector<Part>& parts);
-  int64_t choose(Sequence& sequence, float* logits, int64_t vocabulary);
   void score_prompt(Sequence& sequence, const Tensor& hidden, int64_t first_row, int64_t rows);
+  // engine_answer.cpp
+  int64_t choose(Sequence& sequence, float* logits, int64_t vocabulary);
   std::optional<int32_t> sample(Sequence& sequence, std::span<float> logits) const;
   void accept(Sequence& sequence, std::span<float> logits);
   void forbid_ends(const Sequence& sequence, std::span<float> logits) const;
   void finish(Sequence& sequence, FinishReason reason, Event event);
-  void keep(Sequence& sequence);
-  void remove_finished();
 
   const Model& model_;
   const Tokenizer* tokenizer_;
@@ -164,7 +184,8 @@ class Engine {
   RequestId next_id_ = 1;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> active_;  // in order of arrival
-  std::deque<Kept> kept_;                          // oldest first
+  PrefixTree kept_;
+  std::map<RequestId, std::shared_ptr<Session>> sessions_;  // finished, to be taken
   std::vector<Event> events_;
   EngineStats stats_;
   std::shared_ptr<const TokenTrie> token_trie_;  // made for the first request with a grammar

@@ -37,23 +37,6 @@ int64_t Engine::choose(Sequence& sequence, float* logits, int64_t vocabulary) {
   return sequence.length() - before;
 }
 
-void Engine::score_prompt(Sequence& sequence, const Tensor& hidden, int64_t first_row, int64_t rows) {
-  constexpr int64_t kRows = 32;  // of logits at a time: a vocabulary is wide
-  const int64_t first_position = sequence.state.length - rows;
-  for (int64_t begin = 0; begin < rows; begin += kRows) {
-    const int64_t end = std::min(rows, begin + kRows);
-    const Tensor logits =
-        model_.logits(hidden.row_view(first_row + begin, first_row + end), options_.activations);
-    const auto vocabulary = static_cast<size_t>(logits.cols());
-    for (int64_t row = begin; row < end; ++row) {
-      const auto next = static_cast<size_t>(first_position + row + 1);
-      if (next >= sequence.request.prompt.size()) return;
-      const float* values = logits.data<float>() + static_cast<size_t>(row - begin) * vocabulary;
-      sequence.prompt_logprobs.push_back(log_probability({values, vocabulary}, sequence.tokens[next]));
-    }
-  }
-}
-
 void Engine::forbid_ends(const Sequence& sequence, std::span<float> logits) const {
   const auto forbid = [&](const std::vector<int32_t>& ids) {
     for (const int32_t id : ids) {
@@ -66,11 +49,9 @@ void Engine::forbid_ends(const Sequence& sequence, std::span<float> logits) cons
 
 // Draws again while what is drawn would complete a banned string.
 std::optional<int32_t> Engine::sample(Sequence& sequence, std::span<float> logits) const {
-  const auto step = static_cast<uint64_t>(sequence.generated());
+  const uint64_t step = sequence.draw();
   const std::vector<std::string>& banned = sequence.request.banned_strings;
   if (banned.empty()) return sequence.sampler.sample(logits, sequence.tokens, step);
-  size_t longest = 0;
-  for (const std::string& text : banned) longest = std::max(longest, text.size());
   std::vector<float> scratch;
   while (true) {
     scratch.assign(logits.begin(), logits.end());
@@ -84,8 +65,7 @@ std::optional<int32_t> Engine::sample(Sequence& sequence, std::span<float> logit
       logits[static_cast<size_t>(*token)] = kForbidden;
       continue;
     }
-    if (text.size() >= longest) text.erase(0, text.size() - (longest - 1));
-    sequence.recent_bytes = std::move(text);
+    sequence.remember_bytes(*tokenizer_, *token);
     sequence.sampler = std::move(trial);
     return token;
   }

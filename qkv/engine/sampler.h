@@ -86,6 +86,9 @@ class Sampler {
   // Throws Error for impossible options.
   explicit Sampler(const SamplerOptions& options);
   const SamplerOptions& options() const { return options_; }
+  // All that it remembers: mirostat's limit, in bits.
+  float surprise_limit() const { return surprise_limit_; }
+  void set_surprise_limit(float bits) { surprise_limit_ = bits; }
 
   // The chain, in place: what is filtered out becomes -infinity. `history`: all tokens so far; `step` decides
   // what xtc does.
