@@ -21,9 +21,9 @@ void zstd_decode(std::span<const std::byte> data, std::span<std::byte> raw) {
   require(size == raw.size(), "[codec] zstd: expected {} bytes, found {}", raw.size(), size);
 }
 
-// Pieces spread over the chunk, together a 32nd of it: enough to tell which codecs are hopeless.
-void take_sample(std::span<const std::byte> raw, std::vector<std::byte>& sample) {
-  constexpr size_t pieces = 8, share = 32;
+// Pieces spread over the chunk, together `1 / share` of it: enough to tell which codecs are hopeless.
+void take_sample(std::span<const std::byte> raw, size_t share, std::vector<std::byte>& sample) {
+  constexpr size_t pieces = 8;
   const size_t piece = raw.size() / share / pieces / 64 * 64;
   sample.clear();
   for (size_t p = 0; p < pieces; ++p) {
@@ -71,7 +71,7 @@ struct ChunkEncoder::Scratch {
     void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
   };
   SplitScratch split;
-  std::vector<std::byte> sample, trial, best;
+  std::vector<std::byte> sample, small_sample, trial, best;
   std::unique_ptr<ZSTD_CCtx, FreeContext> zstd{ZSTD_createCCtx()};
 };
 
@@ -100,25 +100,33 @@ std::vector<CodecId> ChunkEncoder::candidates(std::span<const std::byte> raw, El
   constexpr size_t least_sampled = 1 << 16;
   if (options_.patience <= 0 || all.size() < 2 || raw.size() < least_sampled) return all;
 
-  take_sample(raw, scratch_->sample);
+  // How many values there are shows in a larger sample than how many bits they take. Codecs that would have
+  // to make a code or a table first are weighed by the small one, and split by its entropy alone: what is
+  // spent here is lost to every chunk.
+  constexpr size_t values_share = 32, bits_share = 128;
+  take_sample(raw, values_share, scratch_->sample);
   // Indices into more than this take more bits than the split codec leaves of a weight: 11 of 16.
   constexpr size_t most_entries = 1024;
   if (options_.split && options_.dictionary && more_distinct_words(scratch_->sample, most_entries))
     std::erase(all, CodecId::dictionary);
-  const auto sampled = static_cast<double>(scratch_->sample.size());
-  double best = sampled;
-  std::vector<double> sizes;
+  std::vector<std::byte>& small = scratch_->small_sample;
+  take_sample(raw, bits_share, small);
+  double best = 1;
+  std::vector<double> sizes;  // as parts of the raw size
   for (const CodecId codec : all) {
-    double size = sampled;
+    double size = 1, doubt = 0;
     if (codec == CodecId::dictionary) {  // whose size is known without its data
-      size = static_cast<double>(dictionary_bytes(scratch_->sample, options_.dictionary_entries));
-    } else if (encode_by(codec, scratch_->sample, elements, scratch_->trial)) {
-      size = static_cast<double>(scratch_->trial.size());
+      const auto sampled = static_cast<double>(scratch_->sample.size());
+      size = static_cast<double>(dictionary_bytes(scratch_->sample, options_.dictionary_entries)) / sampled;
+      // A codebook costs the sample as much as the whole chunk: it gets the benefit of the doubt.
+      doubt = 512 / sampled;
+    } else if (codec == CodecId::split) {
+      size = split_share(small, elements, scratch_->split);
+    } else if (encode_by(codec, small, elements, scratch_->trial)) {
+      size = static_cast<double>(scratch_->trial.size()) / static_cast<double>(small.size());
     }
     best = std::min(best, size);
-    // A codebook costs the sample as much as the whole chunk: it gets the benefit of the doubt.
-    if (codec == CodecId::dictionary) size -= 512;
-    sizes.push_back(size);
+    sizes.push_back(size - doubt);
   }
   std::vector<CodecId> kept;
   for (size_t i = 0; i < all.size(); ++i) {

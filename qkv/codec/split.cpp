@@ -57,7 +57,8 @@ void append_plane(const std::vector<uint8_t>& plane, size_t plain_bytes, int pla
   plain();
 }
 
-void encode_words16(std::span<const std::byte> raw, SplitScratch& scratch, std::vector<std::byte>& out) {
+// To the scratch's field and plane.
+void split_words16(std::span<const std::byte> raw, SplitScratch& scratch) {
   const size_t n = raw.size() / 2;
   scratch.field.resize(n);
   scratch.plane.resize(n);
@@ -69,9 +70,14 @@ void encode_words16(std::span<const std::byte> raw, SplitScratch& scratch, std::
     words = scratch.words.data();
   }
   codec_kernels().split_words(words, static_cast<int64_t>(n), scratch.field.data(), scratch.plane.data());
+}
+
+void encode_words16(std::span<const std::byte> raw, SplitScratch& scratch, std::vector<std::byte>& out) {
+  split_words16(raw, scratch);
   const SymbolCounts counts = count_symbols(scratch.field);
   HuffmanCode(counts).encode(scratch.field, out);
-  append_plane(scratch.plane, packed_bytes(n), 7, out, [&] { append_packed(scratch.plane, out); });
+  append_plane(scratch.plane, packed_bytes(scratch.plane.size()), 7, out,
+               [&] { append_packed(scratch.plane, out); });
 }
 
 void decode_words16(std::span<const std::byte> data, std::span<uint16_t> words) {
@@ -179,6 +185,15 @@ void split_decode(std::span<const std::byte> data, std::span<std::byte> raw) {
   } else {
     decode_planes(data.subspan(1), elements, raw);
   }
+}
+
+double split_share(std::span<const std::byte> raw, Elements elements, SplitScratch& scratch) {
+  if (raw.empty() || raw.size() % element_bytes(elements) != 0) return 1;
+  if (elements != Elements::words16) return std::min(1.0, plane_entropy_share(raw, elements));
+  split_words16(raw, scratch);
+  const double field = entropy_bits(count_symbols(scratch.field)),
+               rest = std::min(7.0, entropy_bits(count_symbols(scratch.plane)));
+  return std::min(1.0, (field + rest) / 16);
 }
 
 double plane_entropy_share(std::span<const std::byte> raw, Elements elements) {

@@ -32,6 +32,10 @@ bool split_encode(std::span<const std::byte> raw, Elements elements, SplitScratc
                   std::vector<std::byte>& out);
 void split_decode(std::span<const std::byte> data, std::span<std::byte> raw);
 
+// What the codec would leave of `raw` by the entropies of its fields, as a part; 1 where it would leave it
+// raw.
+double split_share(std::span<const std::byte> raw, Elements elements, SplitScratch& scratch);
+
 // What order-0 entropy coding of the byte planes would reach at best, as a share of the chunk: the limit that
 // results stand beside.
 double plane_entropy_share(std::span<const std::byte> raw, Elements elements);
