@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,10 +10,14 @@
 #include "calibration.h"
 #include "commands.h"
 #include "console.h"
+#include "qkv/compress/compressed_model.h"
 #include "qkv/compress/quantize.h"
 #include "qkv/core/error.h"
 #include "qkv/core/progress.h"
+#include "quantize_adaptive.h"
+#include "quantize_cost.h"
 #include "quantize_methods.h"
+#include "quantize_plan.h"
 
 namespace qkv {
 namespace {
@@ -22,10 +25,13 @@ namespace {
 struct QuantizeCommand {
   std::string input, output, type = "Q4_K_M", importance, calibration, output_type, embedding_type;
   std::vector<std::string> tensor_types;
-  bool pure = false, keep_nonfinite = false, dry_run = false, json = false;
+  bool has_type = false, pure = false, keep_nonfinite = false, dry_run = false, json = false;
+  AdaptiveFlags adaptive;
+  std::shared_ptr<MethodCommand> method;
 };
 
-// A type that a GGUF tensor can be given.
+}  // namespace
+
 DType tensor_type(std::string name, const char* flag) {
   for (char& c : name) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
   const std::optional<DType> type = dtype_from_name(name);
@@ -34,6 +40,8 @@ DType tensor_type(std::string name, const char* flag) {
   require(writable, "{}: expected a tensor type such as q6_k or f16, found '{}'", flag, name);
   return *type;
 }
+
+namespace {
 
 QuantizeOptions options_of(const QuantizeCommand& command) {
   QuantizeOptions options;
@@ -54,74 +62,85 @@ QuantizeOptions options_of(const QuantizeCommand& command) {
   return options;
 }
 
-struct TypeTotal {
-  int64_t tensors = 0, weights = 0;
-  uint64_t bytes = 0;
-};
+// Measures on at most so many windows of a calibration text, which is long for another purpose.
+constexpr int64_t kCalibrationWindows = 32, kContext = 512;
 
-std::map<DType, TypeTotal> totals_of(const QuantizePlan& plan) {
-  std::map<DType, TypeTotal> totals;
-  for (const auto& tensor : plan.tensors) {
-    TypeTotal& total = totals[tensor.to];
-    ++total.tensors;
-    total.weights += tensor.shape.elements();
-    total.bytes += tensor.bytes_to;
+void write(const QuantizeCommand& command, const Checkpoint& source, const QuantizeOptions& options,
+           const CostMeter* meter) {
+  const QuantizePlan plan = plan_quantization(source, options);
+  if (command.dry_run) {
+    if (command.json) {
+      print_out(dump_json(plan_json(command.output, plan)) + "\n");
+    } else {
+      print_plan(plan);
+    }
+    return;
   }
-  return totals;
-}
-
-// One line for each reason, with the tensors that it is of.
-void print_exceptions(const QuantizePlan& plan) {
-  std::map<std::string, std::vector<std::string>> tensors;
-  for (const auto& tensor : plan.tensors) {
-    if (!tensor.note.empty()) tensors[tensor.note].push_back(tensor.name);
+  require(!command.output.empty(), "expected OUT, a name that ends with .gguf or .qkv");
+  constexpr uint64_t kMega = 1'000'000;
+  const auto begin = std::chrono::steady_clock::now();
+  const auto seconds_since = [](auto start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  // Measured before it is written, so that what is refused never was there.
+  std::vector<Tensor> ready;
+  std::optional<Divergence> cost;
+  double seconds = 0;
+  {
+    Progress progress("quantizing", plan.bytes_from / kMega, "MB");
+    const auto show = [&](uint64_t bytes) { progress.update(bytes / kMega); };
+    if (meter != nullptr) {
+      CompressedModel compressed(source, plan, options, show);
+      seconds = seconds_since(begin);
+      cost = meter->measure(compressed.model());
+      ready = compressed.take_tensors();
+    } else {
+      write_quantized(source, plan, options, command.output, show);
+      seconds = seconds_since(begin);
+    }
   }
-  for (const auto& [reason, names] : tensors) {
-    const std::string others = names.size() > 1 ? fmt::format(" and {} others", names.size() - 1) : "";
-    print_note(fmt::format("note: {} ({}{})", reason, names.front(), others));
+  const std::string& measured_on = command.method->eval.empty() ? command.calibration : command.method->eval;
+  const bool refused = cost && command.method->max_kld > 0 && !(cost->kl.value <= command.method->max_kld);
+  if (!ready.empty() && !refused) {
+    const auto start = std::chrono::steady_clock::now();
+    write_quantized(source, plan, options, command.output, {}, std::move(ready));
+    seconds += seconds_since(start);
   }
-}
-
-void print_table(const QuantizePlan& plan) {
-  print_out(fmt::format("{:<8} {:>8} {:>16} {:>12} {:>16}\n", "type", "tensors", "weights", "size",
-                        "bits per weight"));
-  for (const auto& [type, total] : totals_of(plan)) {
-    print_out(fmt::format(
-        "{:<8} {:>8} {:>16} {:>12} {:>16.3f}\n", name(type), total.tensors, total.weights,
-        format_bytes(total.bytes),
-        8.0 * static_cast<double>(total.bytes) / static_cast<double>(std::max<int64_t>(1, total.weights))));
+  const double rate = static_cast<double>(plan.bytes_from) / std::max(seconds, 1e-6) / 1e6;
+  if (command.json && !refused) {
+    Json json = plan_json(command.output, plan);
+    json["seconds"] = seconds;
+    json["megabytes_per_second"] = rate;
+    if (cost) json["cost"] = cost_json(*cost, measured_on);
+    print_out(dump_json(json) + "\n");
+    return;
   }
-  print_out(fmt::format("{:<8} {:>8} {:>16} {:>12} {:>16.3f}\n", "all", plan.tensors.size(), plan.elements,
-                        format_bytes(plan.bytes_to), plan.bits_per_weight()));
-}
-
-void print_plan(const QuantizePlan& plan) {
-  for (const auto& note : plan.conversion.notes) print_note("note: " + note);
-  print_exceptions(plan);
-  print_table(plan);
-}
-
-Json plan_json(const QuantizeCommand& command, const QuantizePlan& plan) {
-  Json types = Json::object();
-  for (const auto& [type, total] : totals_of(plan)) {
-    types[std::string(name(type))] = {
-        {"tensors", total.tensors}, {"weights", total.weights}, {"bytes", total.bytes}};
+  if (!command.json) {
+    print_plan(plan);
+    if (cost) print_out(cost_lines(*cost, measured_on));
   }
-  Json tensors = Json::array();
-  for (const auto& tensor : plan.tensors) {
-    Json entry = {{"name", tensor.name},   {"shape", tensor.shape.dims()}, {"from", name(tensor.from)},
-                  {"to", name(tensor.to)}, {"bytes", tensor.bytes_to},     {"importances", tensor.weighted}};
-    if (!tensor.note.empty()) entry["note"] = tensor.note;
-    tensors.push_back(std::move(entry));
+  if (refused) {
+    print_note(fmt::format("the mean KL divergence, {:.5g}, is above --max-kld {:.5g}: nothing is written",
+                           cost->kl.value, command.method->max_kld));
+    throw CLI::RuntimeError(1);
   }
-  return {{"output", command.output}, {"type", traits(plan.type).name},
-          {"weights", plan.elements}, {"bytes_from", plan.bytes_from},
-          {"bytes", plan.bytes_to},   {"bits_per_weight", plan.bits_per_weight()},
-          {"types", types},           {"tensors", tensors}};
+  print_out(fmt::format("{}: {}, {} from {} ({:.2f} bits per weight) in {:.1f} s, {} MB/s; {}\n",
+                        command.output, traits(plan.type).name, format_bytes(plan.bytes_to),
+                        format_bytes(plan.bytes_from), plan.bits_per_weight(), seconds, format_rate(rate),
+                        memory_sentence()));
 }
 
 void quantize(const QuantizeCommand& command) {
   QuantizeOptions options = options_of(command);
+  const std::string& evaluation = command.method->eval;
+  // A divergence to aim for, unless a type or a size is named: then it is what must not be passed.
+  const bool adaptive = command.adaptive.is_asked() || (command.method->max_kld > 0 && !command.has_type);
+  require(!adaptive || (!command.has_type && !command.pure),
+          "--target-size, --target-bpw: every matrix gets a type of its own, so neither --type nor --pure "
+          "can be given");
+  require(command.method->max_kld == 0 || !evaluation.empty() || !command.calibration.empty(),
+          "--max-kld: expected a text to measure the divergence on (--eval FILE or --calibrate FILE), found "
+          "none");
   std::optional<Importance> importance;
   if (!command.importance.empty()) {
     importance = read_importance(command.importance);
@@ -131,38 +150,18 @@ void quantize(const QuantizeCommand& command) {
     options.importance_name = command.calibration;
   }
   if (importance) options.importance = &*importance;
+  std::optional<CostMeter> meter;
+  if (!evaluation.empty()) {
+    meter.emplace(command.input, evaluation, kContext, 0);
+  } else if (!command.calibration.empty() && !(command.dry_run && !adaptive)) {
+    meter.emplace(command.input, command.calibration, kContext, kCalibrationWindows);
+  }
   const auto source = open_checkpoint(command.input);
-  const QuantizePlan plan = plan_quantization(*source, options);
-  if (command.dry_run) {
-    if (command.json) {
-      print_out(dump_json(plan_json(command, plan)) + "\n");
-    } else {
-      print_plan(plan);
-    }
-    return;
-  }
-  require(!command.output.empty(), "expected OUT, a name that ends with .gguf or .qkv");
-  constexpr uint64_t kMega = 1'000'000;
-  const auto begin = std::chrono::steady_clock::now();
-  {
-    Progress progress("quantizing", plan.bytes_from / kMega, "MB");
-    write_quantized(*source, plan, options, command.output,
-                    [&](uint64_t bytes) { progress.update(bytes / kMega); });
-  }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  const double rate = static_cast<double>(plan.bytes_from) / std::max(seconds, 1e-6) / 1e6;
-  if (command.json) {
-    Json json = plan_json(command, plan);
-    json["seconds"] = seconds;
-    json["megabytes_per_second"] = rate;
-    print_out(dump_json(json) + "\n");
-    return;
-  }
-  print_plan(plan);
-  print_out(fmt::format("{}: {}, {} from {} ({:.2f} bits per weight) in {:.1f} s, {} MB/s; {}\n",
-                        command.output, traits(plan.type).name, format_bytes(plan.bytes_to),
-                        format_bytes(plan.bytes_from), plan.bits_per_weight(), seconds, format_rate(rate),
-                        memory_sentence()));
+  const CostMeter* measures = meter ? &*meter : nullptr;
+  if (!adaptive) return write(command, *source, options, measures);
+  quantize_adaptively({command.input, command.output, command.calibration, evaluation, &command.adaptive,
+                       command.method->max_kld, command.json, command.dry_run},
+                      *source, options, measures);
 }
 
 std::string type_list() {
@@ -179,7 +178,7 @@ void add_quantize(CLI::App& app) {
   verb->add_option("IN", command->input, "A model in any format; quantized ones lose more")->required();
   verb->add_option("OUT", command->output,
                    "The file to write: .gguf or .qkv; with --method also a directory");
-  verb->add_option("--type", command->type, "The file type, see below (default: Q4_K_M)");
+  CLI::Option* type = verb->add_option("--type", command->type, "The file type, see below (default: Q4_K_M)");
   verb->add_option("--tensor-type", command->tensor_types,
                    "REGEX=TYPE: tensors whose GGUF name matches get this type, for example 'ffn_down=q6_k'; "
                    "repeatable, the "
@@ -197,9 +196,10 @@ void add_quantize(CLI::App& app) {
   verb->add_option(
           "--calibrate", command->calibration,
           "A text like those the model will read: to measure importances on in place of --imatrix, or for a "
-          "--method that calibrates")
-      ->type_name("TEXT")
-      ->excludes("--imatrix");
+          "--method that calibrates, and for the sensitivities of --target-size; the result is measured on "
+          "it "
+          "if there is no --eval")
+      ->type_name("TEXT");
   verb->add_flag("--keep-nonfinite", command->keep_nonfinite,
                  "Leave tensors that have NaN or infinite values as they are instead of refusing them");
   verb->add_flag("--dry-run", command->dry_run, "Only say what would be written");
@@ -207,11 +207,16 @@ void add_quantize(CLI::App& app) {
   verb->footer(type_list() +
                "\nExamples:\n  qkv quantize my-model my-model-Q4_K_M.gguf\n"
                "  qkv quantize model.gguf small.gguf --type IQ3_M --imatrix model.imatrix.gguf\n"
-               "  qkv quantize my-model my-model-gptq --method gptq --act-order --calibrate text.txt");
-  const auto method = add_method_options(*verb);
-  verb->callback([command, method] {
-    method->calibrate = command->calibration;
-    if (!run_method(*method, command->input, command->output, command->json)) quantize(*command);
+               "  qkv quantize my-model best.gguf --target-size 3.8G --calibrate text.txt --eval other.txt\n"
+               "  qkv quantize my-model my-model-gptq --method gptq --act-order --calibrate text.txt\n"
+               "  qkv quantize my-model my-model.gguf --method gptq --type Q4_K_M --calibrate text.txt");
+  command->adaptive.add_to(*verb);
+  command->method = add_method_options(*verb);
+  verb->callback([command, type] {
+    command->has_type = type->count() > 0;
+    command->method->calibrate = command->calibration;
+    if (!command->method->method.empty()) command->method->options.blocks = options_of(*command);
+    if (!run_method(*command->method, command->input, command->output, command->json)) quantize(*command);
   });
 }
 

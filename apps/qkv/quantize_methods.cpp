@@ -62,7 +62,7 @@ std::shared_ptr<MethodCommand> add_method_options(CLI::App& verb) {
   const auto command = std::make_shared<MethodCommand>();
   RoundingOptions& rounding = command->options.rounding;
   CalibrationOptions& calibration = command->options.calibration;
-  std::string methods = "Round linear layers by one of these, into a Hugging Face directory or .qkv file:";
+  std::string methods = "Round linear layers by one of these, into a Hugging Face directory or .qkv file (gptq: also .gguf):";
   for (const auto& method : weight_methods()) methods += fmt::format(" {}: {};", method.name, method.about);
   methods.pop_back();
   constexpr const char* kGroup = "Methods";
@@ -95,8 +95,12 @@ std::shared_ptr<MethodCommand> add_method_options(CLI::App& verb) {
   verb.add_option("--eval", command->eval, "A text to compare the result with IN on")
       ->type_name("FILE")
       ->group(kGroup);
-  verb.add_option("--max-kld", command->max_kld,
-                  "With --eval: exit code 1 if the mean KL divergence is above this")
+  verb.add_option(
+          "--max-kld", command->max_kld,
+          "Largest mean KL divergence, on --eval's or --calibrate's text: without --type, --target-size and "
+          "--method the smallest file that meets it; otherwise exit code 1 if it is above, and with no "
+          "--method "
+          "nothing is written")
       ->check(CLI::NonNegativeNumber)
       ->group(kGroup);
   return command;

@@ -5,12 +5,15 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <unordered_map>
+#include <utility>
 
 #include "qkv/core/error.h"
 #include "qkv/core/interrupt.h"
 #include "qkv/core/parallel.h"
 #include "qkv/core/progress.h"
+#include "qkv/formats/byte_reader.h"
 #include "qkv/formats/gguf.h"
 #include "qkv/formats/qkv_file.h"
 #include "qkv/models/convert.h"
@@ -64,11 +67,15 @@ class TypeChooser {
       patterns_.emplace_back(Regex(pattern, "--tensor-type"), type);
   }
 
-  // The type to write and, where it is not the wanted one, why.
-  DType choose(const PlannedTensor& planned, std::optional<DType> mixed, std::string& note) {
+  // The type to write; notes in `tensor` who wanted it and, where it is not the wanted one, why.
+  DType choose(const PlannedTensor& planned, std::optional<DType> mixed, QuantizedTensor& tensor) {
     const TensorEntry& entry = planned.entry;
-    if (!mixed) return entry.type;  // no matrix to quantize
-    DType type = wanted(entry, *mixed);
+    tensor.is_matrix = mixed.has_value();
+    if (!mixed) return entry.type;
+    const std::optional<DType> asked = asked_for(entry);
+    tensor.is_fixed = asked.has_value();
+    std::string& note = tensor.note;
+    DType type = asked ? *asked : options_.pure ? traits(options_.type).base : *mixed;
     const DType fitting = fitting_type(type, entry.shape.cols());
     if (fitting != type) {
       note = fmt::format("rows of {} are not whole blocks of {}: {} instead", entry.shape.cols(), name(type),
@@ -85,19 +92,20 @@ class TypeChooser {
     if (options_.keep_nonfinite && type != entry.type && !is_quantizable(make_tensor(source_, planned))) {
       note = fmt::format("with values that are NaN, infinite or beyond {}: kept as {}", kMostQuantizable,
                          name(entry.type));
+      tensor.is_fixed = true;
       return entry.type;
     }
     return type;
   }
 
  private:
-  DType wanted(const TensorEntry& entry, DType mixed) {
+  std::optional<DType> asked_for(const TensorEntry& entry) {
     if (options_.embedding_type && entry.name == "token_embd.weight") return *options_.embedding_type;
     if (options_.output_type && entry.name == "output.weight") return *options_.output_type;
     for (const auto& [pattern, type] : patterns_) {
       if (pattern.find(entry.name, 0, scratch_)) return type;
     }
-    return options_.pure ? traits(options_.type).base : mixed;
+    return std::nullopt;
   }
   bool has_importance(const std::string& tensor) const {
     return options_.importance != nullptr && options_.importance->matrices.count(tensor) > 0;
@@ -108,6 +116,13 @@ class TypeChooser {
   std::vector<std::pair<Regex, DType>> patterns_;
   Regex::Scratch scratch_;
 };
+
+void set_type(QuantizedTensor& tensor, DType type, const QuantizeOptions& options) {
+  tensor.to = type;
+  tensor.bytes_to = tensor_bytes(type, tensor.shape);
+  tensor.weighted = is_block(type) && type != tensor.from && options.importance != nullptr &&
+                    options.importance->matrices.count(tensor.name) > 0;
+}
 
 void set_metadata(Metadata& metadata, const QuantizeOptions& options) {
   metadata.set("general.file_type", traits(options.type).number);
@@ -167,11 +182,12 @@ Tensor quantize_tensor(const Tensor& values, DType type, const std::vector<float
     floats.resize(static_cast<size_t>(step * cols));
     widen(values.raw(), values.dtype(), begin * cols, count * cols, floats.data());
     const int64_t bad = first_unfit(floats.data(), count * cols);
-    require(bad == count * cols,
-            "{}: expected finite values up to {}, found {} at row {}, column {}; --keep-nonfinite leaves such "
-            "tensors as they are",
-            where, kMostQuantizable, bad < count * cols ? floats[static_cast<size_t>(bad)] : 0.0f,
-            begin + bad / cols, bad % cols);
+    require(
+        bad == count * cols,
+        "{}: expected finite values up to {}, found {} at row {}, column {}; --keep-nonfinite leaves such "
+        "tensors as they are",
+        where, kMostQuantizable, bad < count * cols ? floats[static_cast<size_t>(bad)] : 0.0f,
+        begin + bad / cols, bad % cols);
     const float* weights =
         importance == nullptr ? nullptr : importance->data() + (stacked ? expert * cols : 0);
     quantize_rows(*block, floats.data(), count, cols, weights, result.raw() + begin * row_bytes);
@@ -196,10 +212,8 @@ QuantizePlan plan_quantization(const Checkpoint& source, const QuantizeOptions& 
     PlannedTensor& planned = plan.conversion.tensors[i];
     QuantizedTensor tensor = {.name = entries[i].name, .shape = entries[i].shape, .from = entries[i].type};
     tensor.bytes_from = tensor_bytes(tensor.from, tensor.shape);
-    tensor.to = chooser.choose(planned, mixed[i], tensor.note);
-    tensor.bytes_to = tensor_bytes(tensor.to, tensor.shape);
-    tensor.weighted = is_block(tensor.to) && options.importance != nullptr &&
-                      options.importance->matrices.count(tensor.name) > 0;
+    tensor.to = chooser.choose(planned, mixed[i], tensor);
+    set_type(tensor, tensor.to, options);
     plan.bytes_from += tensor.bytes_from;
     plan.bytes_to += tensor.bytes_to;
     plan.elements += tensor.shape.elements();
@@ -209,8 +223,69 @@ QuantizePlan plan_quantization(const Checkpoint& source, const QuantizeOptions& 
   return plan;
 }
 
+void set_types(QuantizePlan& plan, const std::vector<DType>& types, const QuantizeOptions& options) {
+  require(types.size() == plan.tensors.size(), "quantize: expected a type for each of {} tensors, found {}",
+          plan.tensors.size(), types.size());
+  plan.bytes_to = 0;
+  std::map<DType, int64_t> weights;
+  for (size_t i = 0; i < types.size(); ++i) {
+    QuantizedTensor& tensor = plan.tensors[i];
+    if (types[i] != tensor.to) tensor.note.clear();
+    set_type(tensor, types[i], options);
+    plan.bytes_to += tensor.bytes_to;
+    if (tensor.is_matrix) weights[tensor.to] += tensor.shape.elements();
+  }
+  int64_t most = 0;
+  for (const auto& kind : file_types()) {
+    const auto found = weights.find(kind.base);
+    if (found == weights.end() || found->second <= most) continue;
+    most = found->second;
+    plan.type = kind.type;
+  }
+  plan.conversion.metadata.set("general.file_type", traits(plan.type).number);
+}
+
+uint64_t padded_bytes(const QuantizePlan& plan, DType type, const Shape& shape) {
+  return aligned_up(tensor_bytes(type, shape), gguf_alignment(plan.conversion.metadata, "quantize"));
+}
+
+uint64_t gguf_bytes(const QuantizePlan& plan) {
+  Metadata metadata = plan.conversion.metadata;
+  keep_hf_files(plan.conversion.files, metadata);
+  std::vector<TensorEntry> entries;
+  uint64_t bytes = 0;
+  for (const auto& tensor : plan.tensors) {
+    entries.push_back(
+        {.name = tensor.name, .type = tensor.to, .shape = tensor.shape, .bytes = tensor.bytes_to});
+    bytes += padded_bytes(plan, tensor.to, tensor.shape);
+  }
+  return bytes + make_gguf_header(entries, metadata, "quantize").size();
+}
+
+Tensor quantized_tensor(const Checkpoint& source, const QuantizePlan& plan, size_t index,
+                        const QuantizeOptions& options) {
+  const QuantizedTensor& tensor = plan.tensors[index];
+  const PlannedTensor& planned = plan.conversion.tensors[index];
+  const Tensor values = make_tensor(source, planned);
+  Tensor result;
+  if (is_block(tensor.to) && tensor.to != tensor.from) {
+    std::vector<float> weights;
+    if (tensor.weighted) weights = options.importance->matrices.at(tensor.name).means();
+    result = quantize_tensor(values, tensor.to, tensor.weighted ? &weights : nullptr,
+                             fmt::format("{}: tensor '{}'", source.path(), tensor.name));
+  } else {
+    result = values.to(tensor.to);
+  }
+  if (!planned.whole.empty()) source.release(planned.whole);
+  for (const auto& part : planned.parts) {
+    if (!part.source.empty()) source.release(part.source);
+  }
+  return result;
+}
+
 void write_quantized(const Checkpoint& source, const QuantizePlan& plan, const QuantizeOptions& options,
-                     const std::string& output, const std::function<void(uint64_t bytes)>& progress) {
+                     const std::string& output, const std::function<void(uint64_t bytes)>& progress,
+                     std::vector<Tensor> ready) {
   require_place(source, output, plan.bytes_to);
   std::vector<TensorEntry> entries;
   std::unordered_map<std::string, size_t> index;
@@ -222,23 +297,8 @@ void write_quantized(const Checkpoint& source, const QuantizePlan& plan, const Q
   const auto provide = [&](const TensorEntry& entry) {
     stop_if_interrupted();
     const size_t i = index.at(entry.name);
-    const QuantizedTensor& tensor = plan.tensors[i];
-    const PlannedTensor& planned = plan.conversion.tensors[i];
-    const Tensor values = make_tensor(source, planned);
-    Tensor result;
-    if (is_block(tensor.to) && tensor.to != tensor.from) {
-      std::vector<float> weights;
-      if (tensor.weighted) weights = options.importance->matrices.at(tensor.name).means();
-      result = quantize_tensor(values, tensor.to, tensor.weighted ? &weights : nullptr,
-                               fmt::format("{}: tensor '{}'", source.path(), tensor.name));
-    } else {
-      result = values.to(tensor.to);
-    }
-    if (!planned.whole.empty()) source.release(planned.whole);
-    for (const auto& part : planned.parts) {
-      if (!part.source.empty()) source.release(part.source);
-    }
-    done += tensor.bytes_from;
+    Tensor result = ready.empty() ? quantized_tensor(source, plan, i, options) : std::exchange(ready[i], {});
+    done += plan.tensors[i].bytes_from;
     if (progress) progress(done);
     return result;
   };

@@ -32,8 +32,10 @@ struct QuantizedTensor {
   Shape shape;
   DType from = DType::f32, to = DType::f32;
   uint64_t bytes_from = 0, bytes_to = 0;
-  bool weighted = false;  // with importances
-  std::string note = {};  // why it is not what was asked for
+  bool weighted = false;   // with importances
+  bool is_matrix = false;  // one that the file type gives a type; others stay as they are
+  bool is_fixed = false;   // its type is not to be chosen: a user named it, or its values fit no block
+  std::string note = {};   // why it is not what was asked for
 };
 
 struct QuantizePlan {
@@ -50,10 +52,25 @@ struct QuantizePlan {
 // expression, for importances of another model, and where a type needs importances that are not there.
 QuantizePlan plan_quantization(const Checkpoint& source, const QuantizeOptions& options);
 
-// Writes the plan to x.gguf or x.qkv, whole or not at all. Error naming the tensor and the index of a value
-// that is NaN or infinite. `progress` is called with the source's bytes done.
+// Gives the plan's tensors these types, in its order, and what follows from them; the file is then called by
+// the type that most of its weights have.
+void set_types(QuantizePlan& plan, const std::vector<DType>& types, const QuantizeOptions& options);
+// Bytes of a tensor in the plan's GGUF file, with its padding.
+uint64_t padded_bytes(const QuantizePlan& plan, DType type, const Shape& shape);
+// Bytes of the plan as a GGUF file, headers and padding included.
+uint64_t gguf_bytes(const QuantizePlan& plan);
+
+// Tensor `index` of the plan as the file has it. Error naming it and the index of a value that is NaN or
+// infinite.
+Tensor quantized_tensor(const Checkpoint& source, const QuantizePlan& plan, size_t index,
+                        const QuantizeOptions& options);
+
+// Writes the plan to x.gguf or x.qkv, whole or not at all. Errors as quantized_tensor(). `progress` is called
+// with the source's bytes done. `ready`: the plan's tensors, where they were made before; each is dropped
+// when it is written.
 void write_quantized(const Checkpoint& source, const QuantizePlan& plan, const QuantizeOptions& options,
-                     const std::string& output, const std::function<void(uint64_t bytes)>& progress = {});
+                     const std::string& output, const std::function<void(uint64_t bytes)>& progress = {},
+                     std::vector<Tensor> ready = {});
 
 // One tensor (..., rows, columns) in a block type; `importance` has (columns) values, or (experts, columns)
 // for stacked matrices, or is null. In parallel over rows. Error naming `where` for a value that is not
