@@ -1,7 +1,7 @@
 // The lossless codecs on one thread: kinds of tensors by codecs, size beside the order-0 entropy of the byte
 // planes, encoding and decoding speed. Processor time, medians; chunks of 1 MiB as `.qkv` files have them.
-//   bench_codec [--megabytes 16] [--model CHECKPOINT ...] [--tensor PART] [--codec NAME] [--json]
-// A checkpoint's floating-point tensors are taken as bf16.
+//   bench_codec [--megabytes 16] [--model CHECKPOINT ...] [--tensor PART] [--codec NAME] [--slow] [--json]
+// A checkpoint's floating-point tensors are taken as bf16. --slow adds zstd -19.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -67,7 +67,8 @@ std::vector<Kind> random_kinds(size_t bytes) {
   kinds.push_back({"Gaussian f32", Elements::words32, made<float>(bytes, normal)});
   // What eight-bit and four-bit quantizers leave after dequantizing one large block.
   kinds.push_back({"256 values, bf16", Elements::words16, made<bf16>(bytes, [&] {
-                     return to_bf16((std::clamp(std::round(40 * rng.normal()), -128.0f, 127.0f) + 0.0f) / 1024);
+                     return to_bf16((std::clamp(std::round(40 * rng.normal()), -128.0f, 127.0f) + 0.0f) /
+                                    1024);
                    })});
   kinds.push_back({"16 values, bf16", Elements::words16, made<bf16>(bytes, [&] {
                      return to_bf16(static_cast<float>(static_cast<int>(rng.next_u32() % 16) - 8) / 64);
@@ -92,8 +93,9 @@ Kind stored_kind(const std::string& path) {
   return kind;
 }
 
-CodecOptions only(bool dictionary, bool split, bool zstd, int entries = 0) {
+CodecOptions only(bool dictionary, bool split, bool zstd, int entries = 0, int level = 3) {
   CodecOptions options;
+  options.zstd_level = level;
   options.dictionary = dictionary;
   options.split = split;
   options.zstd = zstd;
@@ -101,14 +103,17 @@ CodecOptions only(bool dictionary, bool split, bool zstd, int entries = 0) {
   return options;
 }
 
-std::vector<Codec> codecs() {
-  return {{"raw", only(false, false, false)},
-          {"dictionary 256", only(true, false, false, 256)},
-          {"dictionary 1024", only(true, false, false, 1024)},
-          {"dictionary 2048", only(true, false, false, 2048)},
-          {"split", only(false, true, false)},
-          {"zstd -3", only(false, false, true)},
-          {"auto", {}}};
+std::vector<Codec> codecs(bool slow) {
+  std::vector<Codec> all = {{"raw", only(false, false, false)},
+                            {"dictionary 256", only(true, false, false, 256)},
+                            {"dictionary 1024", only(true, false, false, 1024)},
+                            {"dictionary 2048", only(true, false, false, 2048)},
+                            {"dictionary", only(true, false, false)},  // of the size that is smallest
+                            {"split", only(false, true, false)},
+                            {"zstd -3", only(false, false, true)}};
+  if (slow) all.push_back({"zstd -19", only(false, false, true, 0, 19)});
+  all.push_back({"auto", {}});
+  return all;
 }
 
 double median(std::vector<double> values) {
@@ -169,12 +174,14 @@ Result measure(const Kind& kind, const Codec& codec) {
 
 void run(const std::vector<std::string>& arguments) {
   size_t megabytes = 16;
-  bool json = false;
+  bool json = false, slow = false;
   std::string tensor, codec_name;
   std::vector<std::string> models;
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i] == "--json") {
       json = true;
+    } else if (arguments[i] == "--slow") {
+      slow = true;
     } else if (arguments[i] == "--megabytes" && i + 1 < arguments.size()) {
       megabytes = std::stoul(arguments[++i]);
     } else if (arguments[i] == "--tensor" && i + 1 < arguments.size()) {
@@ -185,7 +192,8 @@ void run(const std::vector<std::string>& arguments) {
       models.push_back(arguments[++i]);
     } else {
       fail(
-          "bench_codec: expected --megabytes N, --model PATH, --tensor PART, --codec NAME or --json, found "
+          "bench_codec: expected --megabytes N, --model PATH, --tensor PART, --codec NAME, --slow or --json, "
+          "found "
           "'{}'",
           arguments[i]);
     }
@@ -202,7 +210,7 @@ void run(const std::vector<std::string>& arguments) {
   for (const Kind& kind : kinds) {
     if (kind.name.find(tensor) == std::string::npos) continue;
     const double limit = limit_of(kind);
-    for (const Codec& codec : codecs()) {
+    for (const Codec& codec : codecs(slow)) {
       if (codec.name.find(codec_name) == std::string::npos) continue;
       const Result result = measure(kind, codec);
       if (json) {
