@@ -243,6 +243,19 @@ TEST(QuantizeTensor, ExpertsHaveTheirOwnImportances) {
   }
 }
 
+TEST(QuantizeTensor, ZerosStayZerosInEveryType) {
+  const std::vector<float> importance(256, 2.0f), none(256, 0.0f);
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto type = static_cast<DType>(i);
+    if (!block_type(type)) continue;
+    for (const std::vector<float>* weights :
+         {static_cast<const std::vector<float>*>(nullptr), &importance, &none}) {
+      const Tensor zeros = quantize_tensor(Tensor::zeros({3, 256}), type, weights, "t").to(DType::f32);
+      for (const float value : zeros.to_floats()) ASSERT_EQ(value, 0.0f) << name(type);
+    }
+  }
+}
+
 TEST(QuantizeTensor, NamesWhatIsNotFinite) {
   Tensor values = Tensor::zeros({4, 64});
   values.data<float>()[64 * 2 + 5] = NAN;
