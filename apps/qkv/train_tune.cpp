@@ -1,4 +1,6 @@
-// qkv train sft MODEL and qkv train dpo MODEL
+// qkv train sft|dpo|kto|orpo|cpo|simpo|reward|distill MODEL
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,11 +18,12 @@ struct TuneArguments {
   bool json = false;
 };
 
-void add_kind(CLI::App& train, TuneKind kind, const char* name, const char* what, const char* example) {
+void add_kind(CLI::App& train, TuneKind kind, const char* what, const char* example) {
   auto arguments = std::make_shared<TuneArguments>();
-  arguments->settings.kind = kind;
-  if (kind == TuneKind::dpo) arguments->settings.optimizer.lr = 5e-5;
-  CLI::App* verb = train.add_subcommand(name, what);
+  arguments->settings = TuneSettings(kind);
+  const std::string name(tune_kind_name(kind));
+  CLI::App* verb =
+      train.add_subcommand(name, fmt::format("{}: qkv train {} MODEL [CONFIG.yaml] ...", what, name));
   // Keys are read from what is left over, so leftovers must stay here rather than fall through to the
   // program.
   verb->fallthrough(false);
@@ -34,6 +37,8 @@ void add_kind(CLI::App& train, TuneKind kind, const char* name, const char* what
   verb->add_option("MODEL", arguments->settings.model, "the model to tune, quantized or not")->required();
   verb->add_option("--data", arguments->data, "data files (data.train)")->delimiter(',');
   verb->add_option("--out", arguments->settings.output, "directory of the run")->required();
+  if (kind == TuneKind::distill)
+    verb->add_option("--teacher", arguments->settings.teacher, "the model to learn from (distill.teacher)");
   verb->add_flag("--resume", arguments->settings.resume, "continue from the newest checkpoint of --out");
   verb->add_flag("--json", arguments->json, "print the result as one line of JSON");
   verb->callback([arguments, verb] {
@@ -44,11 +49,23 @@ void add_kind(CLI::App& train, TuneKind kind, const char* name, const char* what
 }  // namespace
 
 void add_train_tune(CLI::App& train) {
-  add_kind(train, TuneKind::sft, "sft", "Teach a model from examples: qkv train sft MODEL [CONFIG.yaml] ...",
+  add_kind(train, TuneKind::sft, "Teach a model from examples",
            "qkv train sft my-model --data chats.jsonl --out run --adapter.rank 16");
-  add_kind(train, TuneKind::dpo, "dpo",
-           "Teach a model which answers are preferred: qkv train dpo MODEL [CONFIG.yaml] ...",
-           "qkv train dpo my-model --data preferences.jsonl --out run --dpo.beta 0.1");
+  add_kind(train, TuneKind::dpo, "Teach a model which of two answers is preferred",
+           "qkv train dpo my-model --data preferences.jsonl --out run --dpo.loss sigmoid --dpo.beta 0.1");
+  add_kind(train, TuneKind::kto, "Teach a model from answers that are good or bad by themselves",
+           "qkv train kto my-model --data labelled.jsonl --out run --kto.undesirable_weight 1.3");
+  add_kind(train, TuneKind::orpo, "Examples and preferences in one, without a reference",
+           "qkv train orpo my-model --data preferences.jsonl --out run --orpo.beta 0.1");
+  add_kind(train, TuneKind::cpo, "Contrastive preferences without a reference",
+           "qkv train cpo my-model --data preferences.jsonl --out run --cpo.alpha 1");
+  add_kind(train, TuneKind::simpo, "Preferences by likelihood per token, without a reference",
+           "qkv train simpo my-model --data preferences.jsonl --out run --simpo.beta 2 --simpo.gamma 1");
+  add_kind(train, TuneKind::reward, "A model that scores answers",
+           "qkv train reward my-model --data preferences.jsonl --data.valid held-out.jsonl --out run "
+           "--adapter.kind none");
+  add_kind(train, TuneKind::distill, "Teach a small model a large one's distribution",
+           "qkv train distill small --teacher large --data chats.jsonl --out run --distill.temperature 2");
 }
 
 }  // namespace qkv

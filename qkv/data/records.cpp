@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "qkv/core/error.h"
 #include "qkv/core/mapped_file.h"
@@ -140,7 +141,7 @@ class Fields {
 RecordSchema detect(const Json& object, const Fields& fields) {
   const auto has = [&](const char* field) { return object.contains(field); };
   if (has("chosen") || has("rejected")) return RecordSchema::preference;
-  if (has("label") && has("completion")) return RecordSchema::unpaired;
+  if (has("label") && (has("completion") || has("messages"))) return RecordSchema::unpaired;
   if (has("reward") && has("completion")) return RecordSchema::rewarded;
   if (has("messages")) return RecordSchema::messages;
   if (has("conversations")) return RecordSchema::sharegpt;
@@ -199,6 +200,18 @@ void split_common(Record& record, const Fields& fields) {
   record.rejected = Fields::chat(std::move(rejected));
 }
 
+// A conversation whose last turn is what the record is about.
+void split_last(Record& record, Json messages, const Fields& fields) {
+  if (messages.back()["role"] != "assistant")
+    fields.wrong(fmt::format("messages[{}].role", messages.size() - 1),
+                 "assistant, whose answer the label is of",
+                 "'" + messages.back()["role"].get<std::string>() + "'");
+  Json answer = Json::array({messages.back()});
+  messages.erase(messages.size() - 1);
+  record.prompt = Fields::chat(std::move(messages));
+  record.answer = Fields::chat(std::move(answer));
+}
+
 void require_answers(const Said& said, const Fields& fields, const char* field) {
   if (said.is_chat()) fields.messages(*said.messages, field, true);
 }
@@ -233,8 +246,13 @@ Record parse_record(const Json& object, RecordSchema schema, const Fields& field
     case RecordSchema::prompt_completion:
     case RecordSchema::unpaired:
     case RecordSchema::rewarded:
-      record.prompt = fields.said("prompt");
-      record.answer = fields.said("completion");
+      if (fields.has("messages")) {
+        split_last(record, fields.messages(fields.at("messages", "a list of messages"), "messages", true),
+                   fields);
+      } else {
+        record.prompt = fields.said("prompt");
+        record.answer = fields.said("completion");
+      }
       require_answers(record.answer, fields, "completion");
       if (record.prompt.is_chat() != record.answer.is_chat())
         fields.wrong("completion",
@@ -251,6 +269,10 @@ Record parse_record(const Json& object, RecordSchema schema, const Fields& field
       }
       break;
     case RecordSchema::preference:
+      if (fields.has("margin")) {
+        if (!object["margin"].is_number()) fields.wrong("margin", "a number", object["margin"].type_name());
+        record.margin = object["margin"].get<double>();
+      }
       record.answer = fields.said("chosen");
       record.rejected = fields.said("rejected");
       if (record.answer == record.rejected)
@@ -291,6 +313,7 @@ RecordFile parse_records(std::string_view text, const std::string& path) {
   RecordFile file;
   bool first = true;
   std::string first_where;
+  std::unordered_map<std::string, std::string> ids;
   const auto add = [&](const Json& object, const std::string& where) {
     require(object.is_object(), "{}: record: expected an object, found {}", where, object.type_name());
     const Fields fields(object, where);
@@ -302,6 +325,11 @@ RecordFile parse_records(std::string_view text, const std::string& path) {
     }
     require(schema == file.schema, "{}: fields: expected those of {} data, as at {}, found those of {} data",
             where, schema_name(file.schema), first_where, schema_name(schema));
+    if (fields.has("id") && (object["id"].is_string() || object["id"].is_number())) {
+      const auto [place, is_new] = ids.emplace(dump_json(object["id"]), where);
+      require(is_new, "{}: id: expected one of its own, found {} as at {}", where, place->first,
+              place->second);
+    }
     file.records.push_back(parse_record(object, schema, fields));
   };
   const size_t start = text.find_first_not_of(" \t\r\n");

@@ -6,15 +6,16 @@
 //   sharegpt           {"conversations": [{"from": human|gpt|system|tool|..., "value"}], "system"?, "tools"?}
 //   messages           {"messages": [{"role", "content", "tool_calls"?}], "tools"?} OpenAI's
 //   prompt-completion  {"prompt", "completion"}, texts or lists of messages
-//   preference         {"prompt", "chosen", "rejected"}, texts or messages; or without "prompt", which is
+//   preference         {"prompt", "chosen", "rejected", "margin"?}, texts or messages; or without "prompt", which is
 //   then what both
 //                      have in common; or with "conversations" as the prompt
-//   unpaired           {"prompt", "completion", "label": true|false}
+//   unpaired           {"prompt", "completion", "label": true|false}; or {"messages", "label"}, of the last turn
 //   rewarded           {"prompt", "completion", "reward": number}
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,6 +52,7 @@ struct Record {
   Said rejected;                      // preference
   bool good = false;                  // unpaired
   double reward = 0;                  // rewarded
+  std::optional<double> margin;       // preference: by how much the chosen answer is better
   std::shared_ptr<const Json> tools;  // a list, or null
 };
 
@@ -60,7 +62,8 @@ struct RecordFile {
 };
 
 // Throws Error `<file>:<line>: <field>: expected ..., found ...` at the first record that is not as it must
-// be: wrong field names, another schema than the first's, empty or equal answers, invalid UTF-8. Lines may
+// be: wrong field names, another schema than the first's, empty or equal answers, an "id" that was there before,
+// invalid UTF-8. Lines may
 // end with CR LF; empty ones are passed over.
 RecordFile read_records(const std::string& path);
 // The same from memory; `path` names it.

@@ -74,6 +74,26 @@ std::vector<uint32_t> epoch_order(size_t n, uint64_t seed, int64_t epoch) {
   return order;
 }
 
+ItemOrder::ItemOrder(size_t items, uint64_t seed) : items_(items), seed_(seed) {
+  require(items_ > 0, "data: expected samples, found none");
+}
+
+std::vector<size_t> ItemOrder::next(int64_t count, DataCursor& cursor) {
+  std::vector<size_t> which;
+  while (static_cast<int64_t>(which.size()) < count) {
+    if (cursor.window >= static_cast<int64_t>(items_)) {
+      ++cursor.epoch;
+      cursor.window = 0;
+    }
+    if (prepared_epoch_ != cursor.epoch) {
+      order_ = epoch_order(items_, seed_, cursor.epoch);
+      prepared_epoch_ = cursor.epoch;
+    }
+    which.push_back(order_[static_cast<size_t>(cursor.window++)]);
+  }
+  return which;
+}
+
 SampleBatches::SampleBatches(std::vector<TokenSample> samples, int64_t batch_tokens, uint64_t seed)
     : samples_(std::move(samples)), batch_tokens_(batch_tokens), seed_(seed) {
   require(!samples_.empty(), "data: expected samples, found none");

@@ -36,6 +36,21 @@ void append_sample(Batch& batch, const TokenSample& sample);
 // The order of n items in an epoch.
 std::vector<uint32_t> epoch_order(size_t n, uint64_t seed, int64_t epoch);
 
+// Takes items by their number, every epoch all of them in another order.
+class ItemOrder {
+ public:
+  // Error if there are none.
+  ItemOrder(size_t items, uint64_t seed);
+  // The next `count`, across the end of an epoch if need be; `cursor.window` counts items of the epoch.
+  std::vector<size_t> next(int64_t count, DataCursor& cursor);
+
+ private:
+  size_t items_;
+  uint64_t seed_;
+  int64_t prepared_epoch_ = -1;
+  std::vector<uint32_t> order_;
+};
+
 class SampleBatches {
  public:
   // A batch takes samples up to `batch_tokens` together, at least one.

@@ -33,7 +33,9 @@ Tensor row_norms(const Tensor& matrix) {
 }
 
 // Leaves a placeholder: a layer is never without a weight of its shape.
-std::unique_ptr<Weight> take_weight(Linear& linear) { return linear.exchange_weight(std::make_unique<DenseWeight>(linear.weight().shape())); }
+std::unique_ptr<Weight> take_weight(Linear& linear) {
+  return linear.exchange_weight(std::make_unique<DenseWeight>(linear.weight().shape()));
+}
 
 std::string without_suffix(const std::string& name) {
   constexpr std::string_view suffix = ".weight";
@@ -44,7 +46,8 @@ std::string without_suffix(const std::string& name) {
 
 std::vector<AdapterModule> linear_modules(Model& model, Naming naming) {
   std::unordered_map<std::string, Linear*> linears;
-  model.visit_linears("", [&](const std::string& name, Linear& linear) { linears[name + ".weight"] = &linear; });
+  model.visit_linears("",
+                      [&](const std::string& name, Linear& linear) { linears[name + ".weight"] = &linear; });
   std::vector<AdapterModule> modules;
   std::unordered_map<std::string, size_t> by_name;
   for (const WeightMapping& mapping : expand(model)) {
@@ -92,6 +95,11 @@ std::shared_ptr<Adapter> Adapter::create(Model& model, const AdapterConfig& conf
   }
   require(!adapter->modules_.empty(), "adapter: no linear layer is a target; there are {}",
           fmt::join(all, ", "));
+  adapter->take_saved(model);
+  const bool pissa = config.start == AdapterConfig::Start::pissa,
+             gated = config.start == AdapterConfig::Start::adalora;
+  require(config.kind == AdapterConfig::Kind::lora || config.start == AdapterConfig::Start::zero,
+          "adapter: only LoRA begins with singular vectors or allocates ranks");
   if (config.kind == AdapterConfig::Kind::vera) {
     adapter->vera_a_ =
         uniform({config.rank, most_inputs}, std::sqrt(6.0 / static_cast<double>(most_inputs)), Rng(seed, 0));
@@ -105,8 +113,12 @@ std::shared_ptr<Adapter> Adapter::create(Model& model, const AdapterConfig& conf
     module.of_inputs = config.kind == AdapterConfig::Kind::ia3 && config.is_feedforward(module.name);
     switch (config.kind) {
       case AdapterConfig::Kind::lora:
-        module.a = uniform({module.rank, module.inputs}, 1 / std::sqrt(static_cast<double>(module.inputs)),
-                           Rng(seed, stream++));
+        // AdaLoRA's rows and columns have a length of about 1.
+        module.a =
+            uniform({module.rank, module.inputs},
+                    std::sqrt((gated ? 3.0 : 1.0) / static_cast<double>(module.inputs)), Rng(seed, stream++));
+        if (pissa) module.start_a = Tensor::zeros(module.a.shape());
+        if (gated) module.gates = Tensor::zeros({module.rank});
         break;
       case AdapterConfig::Kind::vera:
         module.a = Tensor::full({module.rank}, static_cast<float>(config.initial_d));
@@ -117,6 +129,11 @@ std::shared_ptr<Adapter> Adapter::create(Model& model, const AdapterConfig& conf
     }
     for (AdapterPart& part : module.parts) {
       if (config.kind == AdapterConfig::Kind::lora) part.b = Tensor::zeros({part.outputs, module.rank});
+      if (pissa) part.start_b = Tensor::zeros(part.b.shape());
+      // The gates are zero: both sides may be anything.
+      if (gated)
+        part.b =
+            uniform(part.b.shape(), std::sqrt(3 / static_cast<double>(module.outputs)), Rng(seed, stream++));
       if (config.decomposed) part.magnitude = row_norms(part.linear->weight().dequantize());
       if (config.kind == AdapterConfig::Kind::vera) part.factors = Tensor::zeros({part.outputs});
       if (config.kind == AdapterConfig::Kind::ia3 && !module.of_inputs) part.factors = ones(part.outputs);
@@ -137,7 +154,9 @@ void Adapter::attach() {
         case AdapterConfig::Kind::lora:
           adapted = std::make_unique<LoraWeight>(
               std::move(base),
-              LoraTensors{module.a, part.b, part.magnitude, static_cast<float>(module.scaling), index},
+              LoraTensors{module.a, part.b, part.magnitude,
+                          part.start_b.defined() ? module.start_a : Tensor(), part.start_b, module.gates,
+                          static_cast<float>(module.scaling), index},
               control_);
           break;
         case AdapterConfig::Kind::ia3:
@@ -165,6 +184,36 @@ void Adapter::attach() {
   }
 }
 
+void Adapter::take_saved(Model& model) {
+  if (config_.modules_to_save.empty()) return;
+  const std::vector<WeightMapping> mappings = expand(model);
+  std::vector<std::string> all;
+  size_t index = 0;
+  model.visit("", [&](const std::string&, Tensor& parameter) {
+    const StoredTensor& place = mappings[index++].hf;
+    const std::string module = place.name.substr(0, place.name.rfind('.'));
+    if (all.empty() || all.back() != module) all.push_back(module);
+    if (!config_.is_saved(module)) return;
+    // A copy of its own: what is tuned may be a mapped file in any type.
+    const Tensor values = parameter.to(DType::f32);
+    saved_.push_back(
+        {place.name, &parameter, parameter, values.same_storage(parameter) ? values.clone() : values, place});
+  });
+  for (const std::string& name : config_.modules_to_save) {
+    AdapterConfig one;
+    one.modules_to_save = {name};
+    require(
+        std::any_of(all.begin(), all.end(), [&](const std::string& module) { return one.is_saved(module); }),
+        "adapter: modules to save: the model has no module '{}'{}", name, suggestion(name, all));
+  }
+  for (SavedParameter& saved : saved_) *saved.parameter = saved.trained;
+}
+
+void Adapter::set_enabled(bool on) {
+  control_->enabled = on;
+  for (SavedParameter& saved : saved_) *saved.parameter = on ? saved.trained : saved.original;
+}
+
 void Adapter::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   const bool lora = config_.kind == AdapterConfig::Kind::lora,
              vera = config_.kind == AdapterConfig::Kind::vera;
@@ -172,6 +221,7 @@ void Adapter::visit(const std::string& prefix, const ParameterVisitor& visitor) 
     const std::string name = prefix + module.name;
     if (module.a.defined())
       visitor(name + (lora ? ".lora_A.weight" : vera ? ".vera_lambda_d" : ".ia3_l"), module.a);
+    if (module.gates.defined()) visitor(name + ".lora_E", module.gates);
     for (size_t i = 0; i < module.parts.size(); ++i) {
       AdapterPart& part = module.parts[i];
       const std::string number = module.parts.size() > 1 ? "." + std::to_string(i) : "";
@@ -179,6 +229,11 @@ void Adapter::visit(const std::string& prefix, const ParameterVisitor& visitor) 
       if (part.magnitude.defined()) visitor(name + ".lora_magnitude_vector" + number, part.magnitude);
       if (part.factors.defined()) visitor(name + (vera ? ".vera_lambda_b" : ".ia3_l") + number, part.factors);
     }
+  }
+  for (size_t i = 0; i < saved_.size(); ++i) {
+    const bool parts = (i > 0 && saved_[i - 1].name == saved_[i].name) ||
+                       (i + 1 < saved_.size() && saved_[i + 1].name == saved_[i].name);
+    visitor(prefix + saved_[i].name + (parts ? "." + std::to_string(i) : ""), saved_[i].trained);
   }
 }
 

@@ -1,6 +1,6 @@
 // An adapter on a model: which layers it decorates (nn/lora.h), its trained tensors, its files. Modules are
 // Hugging Face's: where one is several layers here (GPT-2's fused q, k and v), its A is shared by them and
-// its B cut into their rows.
+// its B cut into their rows. Whole modules may be part of an adapter, too: they replace the model's.
 #pragma once
 
 #include <memory>
@@ -22,6 +22,7 @@ struct AdapterPart {
   StoredTensor rows;         // where its outputs lie among the module's
   int64_t outputs = 0;
   Tensor b;          // (outputs, r): lora
+  Tensor start_b;    // like b: PiSSA
   Tensor magnitude;  // (outputs): DoRA
   Tensor factors;    // (outputs): ia3 on outputs, vera's lambda_b
 };
@@ -34,7 +35,17 @@ struct AdapterModule {
   double scaling = 1;
   bool of_inputs = false;  // ia3
   Tensor a;                // (r, inputs): lora; (r): vera's lambda_d; (inputs): ia3 on inputs
+  Tensor start_a;          // like a: PiSSA
+  Tensor gates;            // (r): AdaLoRA
   std::vector<AdapterPart> parts;
+};
+
+// A parameter that is trained as a whole ("modules to save").
+struct SavedParameter {
+  std::string name;             // of the module's tensor: "lm_head.weight"
+  Tensor* parameter = nullptr;  // the model's
+  Tensor original, trained;     // what it is without the adapter and with it
+  StoredTensor place;           // of the parameter in that tensor
 };
 
 class Adapter : public Module {
@@ -53,15 +64,22 @@ class Adapter : public Module {
   void set_trainable(bool trainable);
   const AdapterConfig& config() const { return config_; }
   const std::vector<AdapterModule>& modules() const { return modules_; }
+  const std::vector<SavedParameter>& saved() const { return saved_; }
+  // Without effect, the model is as if it had no adapter: the reference of preference tuning.
+  void set_enabled(bool on);
   // Takes effect at once in every layer.
   AdapterControl& control() { return *control_; }
 
-  // Writes adapter_config.json and adapter_model.safetensors (f32) into an existing directory.
+  // Writes adapter_config.json and adapter_model.safetensors (f32) into an existing directory: what load()
+  // and PEFT put over the same base. PiSSA's is a LoRA of twice the rank, AdaLoRA's one of as many ranks per
+  // module as are left.
   void save_peft(const std::string& directory) const;
+  // The same with every tensor as it is, for restore_peft().
+  void save_state(const std::string& directory) const;
   // Writes a GGUF adapter for llama.cpp (`model` is the one it was made for). Error unless it is LoRA without
   // DoRA.
   void save_gguf(const std::string& path, Model& model) const;
-  // Reads tensors that save_peft() wrote into those that are here, which an optimizer holds.
+  // Reads tensors that save_state() wrote into those that are here, which an optimizer holds.
   void restore_peft(const std::string& directory);
 
  private:
@@ -71,10 +89,19 @@ class Adapter : public Module {
   // The tensors of the PEFT file, over ours.
   struct FileTensor;
   std::vector<FileTensor> file_tensors() const;
+  // Those that hold whole parameters, and PiSSA's and AdaLoRA's own.
+  void add_saved_tensors(std::vector<FileTensor>& tensors) const;
+  void add_start_tensors(std::vector<FileTensor>& tensors) const;
+  void write_tensors(const std::string& directory, std::vector<FileTensor> tensors) const;
+  // As plain LoRA: what save_peft() writes of an adapter with a start or gates.
+  Adapter plain() const;
+  // Finds the parameters of config_.modules_to_save and puts copies in their place.
+  void take_saved(Model& model);
   void load_gguf(Model& model, const std::string& path);
 
   AdapterConfig config_;
   std::vector<AdapterModule> modules_;
+  std::vector<SavedParameter> saved_;
   Tensor vera_a_, vera_b_;  // (r, largest inputs), (largest outputs, r)
   std::shared_ptr<AdapterControl> control_ = std::make_shared<AdapterControl>();
 };

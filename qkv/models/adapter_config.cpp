@@ -106,6 +106,10 @@ bool AdapterConfig::is_feedforward(const std::string& module) const {
   return names_any(module, feedforward);
 }
 
+bool AdapterConfig::is_saved(const std::string& module) const {
+  return names_any(module, modules_to_save);
+}
+
 int64_t AdapterConfig::rank_of(const std::string& module) const {
   return patterned(module, rank_pattern, rank);
 }
@@ -160,7 +164,7 @@ AdapterConfig read_adapter_config(const Json& json, const std::string& where) {
   }
   config.base_model = view.string_or("base_model_name_or_path", "");
   refuse(view, "bias", {"none"}, "\"none\" (biases stay the base's)");
-  refuse(view, "modules_to_save", {Json::array()}, "null (whole modules are not part of an adapter here)");
+  config.modules_to_save = view.strings_or_empty("modules_to_save");
   refuse(view, "exclude_modules", {Json::array()}, "null");
   refuse(view, "trainable_token_indices", {Json::array()}, "null");
   refuse(view, "target_parameters", {Json::array()}, "null");
@@ -173,9 +177,9 @@ Json peft_config(const AdapterConfig& config, bool transposed) {
   json["base_model_name_or_path"] = config.base_model;
   json["fan_in_fan_out"] = transposed;
   json["inference_mode"] = true;
-  json["modules_to_save"] = nullptr;
+  json["modules_to_save"] = config.modules_to_save.empty() ? Json(nullptr) : Json(config.modules_to_save);
   json["revision"] = nullptr;
-  json["task_type"] = "CAUSAL_LM";
+  json["task_type"] = config.is_saved("score") ? "SEQ_CLS" : "CAUSAL_LM";
   json["target_modules"] = config.target_pattern.empty() ? Json(config.targets) : Json(config.target_pattern);
   if (config.targets == std::vector<std::string>{kAllLinear}) json["target_modules"] = kAllLinear;
   json["layers_to_transform"] = config.layers.empty() ? Json(nullptr) : Json(config.layers);

@@ -30,10 +30,17 @@ struct AdapterConfig {
   std::vector<std::pair<std::string, int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
 
+  // Whole modules that are trained beside, by Hugging Face's names ("lm_head", "embed_tokens", "score").
+  std::vector<std::string> modules_to_save;
+  // lora: how A and B begin. pissa and loftq: train/adapters.h; adalora has gates that take ranks away.
+  enum class Start : uint8_t { zero, pissa, loftq, adalora };
+  Start start = Start::zero;
+
   std::string base_model;  // whatever the adapter's author called it
 
   bool is_target(const std::string& module) const;
   bool is_feedforward(const std::string& module) const;
+  bool is_saved(const std::string& module) const;
   int64_t rank_of(const std::string& module) const;
   // s of nn/lora.h.
   double scaling_of(const std::string& module) const;

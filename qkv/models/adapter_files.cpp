@@ -2,6 +2,7 @@
 // llama.cpp's GGUF adapters (tensors "<weight>.lora_a" and "<weight>.lora_b", metadata adapter.type and
 // adapter.lora.alpha).
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
@@ -140,7 +141,89 @@ std::vector<Adapter::FileTensor> Adapter::file_tensors() const {
     tensors.push_back({"base_model.vera_A", vera_a_.shape(), {{vera_a_, {}}}});
     tensors.push_back({"base_model.vera_B", vera_b_.shape(), {{vera_b_, {}}}});
   }
+  add_saved_tensors(tensors);
   return tensors;
+}
+
+void Adapter::add_saved_tensors(std::vector<FileTensor>& tensors) const {
+  for (const SavedParameter& saved : saved_) {
+    const std::string name = kPrefix + saved.name;
+    if (tensors.empty() || tensors.back().name != name) tensors.push_back({name, saved.place.shape, {}});
+    tensors.back().slices.push_back({saved.trained, saved.place});
+  }
+}
+
+void Adapter::add_start_tensors(std::vector<FileTensor>& tensors) const {
+  for (const AdapterModule& module : modules_) {
+    const std::string name = kPrefix + module.name;
+    if (module.gates.defined())
+      tensors.push_back({name + ".lora_E", Shape{module.rank}, {{module.gates, {}}}});
+    if (!module.start_a.defined()) continue;
+    tensors.push_back({name + ".start_A.weight", module.start_a.shape(), {{module.start_a, {}}}});
+    FileTensor start{name + ".start_B.weight", Shape{module.outputs, module.rank}, {}};
+    for (const AdapterPart& part : module.parts) start.slices.push_back({part.start_b, part.rows});
+    tensors.push_back(std::move(start));
+  }
+}
+
+Adapter Adapter::plain() const {
+  const NoGrad off;
+  Adapter copy(*this);
+  AdapterConfig& config = copy.config_;
+  if (config.start == AdapterConfig::Start::pissa) {
+    // s (B A - B0 A0) = s [B, -B0] [A; A0]: twice the rank at the same s.
+    const double alpha = config.rank_stabilized ? std::sqrt(2.0) : 2.0;
+    config.rank *= 2;
+    config.alpha *= alpha;
+    for (auto& [pattern, rank] : config.rank_pattern) rank *= 2;
+    for (auto& [pattern, value] : config.alpha_pattern) value *= alpha;
+    for (AdapterModule& module : copy.modules_) {
+      module.rank *= 2;
+      module.a = ops::concat_rows({module.a.detach(), module.start_a});
+      for (AdapterPart& part : module.parts)
+        part.b = ops::concat_cols({part.b.detach(), ops::scale(part.start_b, -1)});
+    }
+  } else if (config.start == AdapterConfig::Start::adalora) {
+    config.rank_pattern.clear();
+    config.alpha_pattern.clear();
+    for (AdapterModule& module : copy.modules_) {
+      std::vector<int64_t> kept;
+      for (int64_t i = 0; i < module.rank; ++i) {
+        if (module.gates.data<float>()[i] != 0) kept.push_back(i);
+      }
+      if (kept.empty()) kept.push_back(0);  // a rank of nothing: PEFT has no rank 0
+      const auto rank = static_cast<int64_t>(kept.size());
+      Tensor a = ops::select_rows(module.a.detach(), kept);
+      for (int64_t i = 0; i < rank; ++i) {
+        const float gate = module.gates.data<float>()[kept[static_cast<size_t>(i)]];
+        for (int64_t c = 0; c < module.inputs; ++c) a.data<float>()[i * module.inputs + c] *= gate;
+      }
+      for (AdapterPart& part : module.parts) {
+        Tensor b = Tensor::empty({part.outputs, rank});
+        for (int64_t row = 0; row < part.outputs; ++row) {
+          for (int64_t i = 0; i < rank; ++i)
+            b.data<float>()[row * rank + i] =
+                part.b.data<float>()[row * module.rank + kept[static_cast<size_t>(i)]];
+        }
+        part.b = b;
+      }
+      module.a = a;
+      module.rank = rank;
+      std::string pattern = module.name;
+      for (size_t dot = pattern.find('.'); dot != std::string::npos; dot = pattern.find('.', dot + 2))
+        pattern.insert(dot, 1, '\\');
+      config.rank_pattern.emplace_back(pattern, rank);
+      const auto r = static_cast<double>(rank);
+      config.alpha_pattern.emplace_back(pattern,
+                                        module.scaling * (config.rank_stabilized ? std::sqrt(r) : r));
+    }
+  }
+  config.start = AdapterConfig::Start::zero;
+  for (AdapterModule& module : copy.modules_) {
+    module.gates = module.start_a = Tensor();
+    for (AdapterPart& part : module.parts) part.start_b = Tensor();
+  }
+  return copy;
 }
 
 std::shared_ptr<Adapter> Adapter::load(Model& model, const std::string& path, float scale) {
@@ -187,6 +270,7 @@ std::shared_ptr<Adapter> Adapter::load(Model& model, const std::string& path, fl
     adapter->vera_a_ = Tensor::empty({config.rank, most_inputs});
     adapter->vera_b_ = Tensor::empty({most_outputs, config.rank});
   }
+  adapter->take_saved(model);
   std::vector<FileTensor> tensors = adapter->file_tensors();
   read_all(*checkpoint, tensors);
   adapter->attach();
@@ -240,12 +324,12 @@ void Adapter::load_gguf(Model& model, const std::string& path) {
   attach();
 }
 
-void Adapter::save_peft(const std::string& directory) const {
+void Adapter::write_tensors(const std::string& directory, std::vector<FileTensor> tensors) const {
   const bool transposed = std::any_of(modules_.begin(), modules_.end(),
                                       [](const AdapterModule& module) { return module.transposed; });
   std::unordered_map<std::string, FileTensor> by_name;
   std::vector<TensorEntry> entries;
-  for (FileTensor& tensor : file_tensors()) {
+  for (FileTensor& tensor : tensors) {
     entries.push_back({tensor.name, DType::f32, tensor.shape});
     by_name.emplace(tensor.name, std::move(tensor));
   }
@@ -256,12 +340,28 @@ void Adapter::save_peft(const std::string& directory) const {
   save_json((fs::path(directory) / kConfigFile).string(), peft_config(config_, transposed));
 }
 
+void Adapter::save_peft(const std::string& directory) const {
+  const Adapter as_lora = plain();
+  as_lora.write_tensors(directory, as_lora.file_tensors());
+}
+
+void Adapter::save_state(const std::string& directory) const {
+  std::vector<FileTensor> tensors = file_tensors();
+  add_start_tensors(tensors);
+  write_tensors(directory, std::move(tensors));
+}
+
 void Adapter::restore_peft(const std::string& directory) {
   std::vector<FileTensor> tensors = file_tensors();
+  add_start_tensors(tensors);
   read_all(*open_peft_weights(directory), tensors);
 }
 
 void Adapter::save_gguf(const std::string& path, Model& model) const {
+  if (config_.start == AdapterConfig::Start::pissa || config_.start == AdapterConfig::Start::adalora)
+    return plain().save_gguf(path, model);
+  require(saved_.empty(), "{}: GGUF adapters hold no whole modules, found '{}'", path,
+          saved_.empty() ? "" : saved_[0].name);
   require(config_.kind == AdapterConfig::Kind::lora && !config_.decomposed,
           "{}: GGUF adapters are LoRA: expected a LoRA adapter, found another kind", path);
   const Architecture* architecture = architecture_of(model);

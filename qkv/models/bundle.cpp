@@ -1,5 +1,6 @@
 #include "qkv/models/bundle.h"
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/atomic_file.h"
@@ -8,15 +9,31 @@
 #include "qkv/formats/python_json.h"
 #include "qkv/models/checkpoint_tokenizer.h"
 #include "qkv/models/registry.h"
+#include "qkv/models/score_model.h"
 
 namespace qkv {
+namespace {
+
+// Whether one of the adapters is a reward model's.
+bool scores(const std::vector<AdapterRequest>& requests) {
+  for (const AdapterRequest& request : requests) {
+    const std::string path = request.path + "/adapter_config.json";
+    if (!std::filesystem::exists(path)) continue;
+    const Json config = load_json(path);
+    if (JsonView(config, path).string_or("task_type", "") == "SEQ_CLS") return true;
+  }
+  return false;
+}
+
+}  // namespace
 
 Bundle load_bundle(const std::string& path, const LoadOptions& options) {
   const auto checkpoint = open_checkpoint(path);
   const ModelConfig config = model_config(*checkpoint);
   Bundle bundle;
   bundle.path = path;
-  bundle.model = make_model(*config.config, config.where);
+  bundle.model = options.score || scores(options.adapters) ? make_score_model(*config.config, config.where, !is_score_config(*config.config))
+                                                           : make_model(*config.config, config.where);
   load_weights(*bundle.model, *checkpoint, options.residence);
   for (const AdapterRequest& request : options.adapters) {
     bundle.adapters.push_back(Adapter::load(*bundle.model, request.path, request.scale));

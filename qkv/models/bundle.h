@@ -22,6 +22,9 @@ struct Bundle {
 struct LoadOptions {
   Residence residence = Residence::inference;
   bool tokenizer_required = true;
+  // A score in place of the vocabulary (ScoreModel), zero if the path is a language model. It is so anyway where the path, or
+  // an adapter, is that of a reward model.
+  bool score = false;
   std::vector<AdapterRequest> adapters = {};  // put over the weights, in this order
 };
 

@@ -7,6 +7,7 @@
 #include "qkv/formats/python_json.h"
 #include "qkv/models/families.h"
 #include "qkv/models/hf_metadata.h"
+#include "qkv/models/score_model.h"
 
 namespace qkv {
 namespace {
@@ -102,6 +103,8 @@ const Architecture* architecture_of(const Model& model) {
 }
 
 std::unique_ptr<Model> make_model(const Json& config, const std::string& where) {
+  if (is_score_config(config) && find_architecture_or_null(config) != nullptr)
+    return make_score_model(config, where, false);
   return find_architecture(config, where).make(JsonView(config, where));
 }
 

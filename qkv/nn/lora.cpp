@@ -125,35 +125,64 @@ LoraWeight::LoraWeight(std::unique_ptr<Weight> base, LoraTensors tensors,
   const int64_t n = shape()[0], k = shape()[1], r = tensors_.a.rows();
   require_shape(tensors_.a, Shape{r, k}, "lora_A");
   require_shape(tensors_.b, Shape{n, r}, "lora_B");
+  if (tensors_.start_a.defined()) {
+    require_shape(tensors_.start_a, Shape{r, k}, "the start of lora_A");
+    require_shape(tensors_.start_b, Shape{n, r}, "the start of lora_B");
+  }
+  if (tensors_.gates.defined()) require_shape(tensors_.gates, Shape{r}, "lora_E");
+  require(!tensors_.magnitude.defined() || !(tensors_.start_a.defined() || tensors_.gates.defined()),
+          "adapter: DoRA goes neither with PiSSA nor with AdaLoRA");
   if (!tensors_.magnitude.defined()) return;
   require_shape(tensors_.magnitude, Shape{n}, "lora_magnitude_vector");
   base_squares_ = row_squares(base_->dequantize());
 }
 
+Tensor LoraWeight::delta(const Tensor& x) const {
+  const float scaling = tensors_.scaling * control_->scale;
+  const Tensor in = masked(x, *control_, tensors_.index);
+  Tensor low = ops::linear(in, tensors_.a);  // (T, r)
+  if (tensors_.gates.defined()) low = scale_columns(low, tensors_.gates);
+  const Tensor added = ops::linear(ops::scale(low, scaling), tensors_.b);
+  if (!tensors_.start_a.defined()) return added;
+  return ops::add(added,
+                  ops::linear(ops::scale(ops::linear(in, tensors_.start_a), -scaling), tensors_.start_b));
+}
+
+Tensor LoraWeight::delta_matrix() const {
+  Tensor b = tensors_.b.detach();
+  if (tensors_.gates.defined()) b = columns_scaled(b, tensors_.gates);
+  Tensor delta = ops::matmul(b, tensors_.a.detach());
+  if (tensors_.start_a.defined()) add_scaled(delta, ops::matmul(tensors_.start_b, tensors_.start_a), -1);
+  return delta;
+}
+
 Tensor LoraWeight::apply(const Tensor& x, const Tensor& bias) const {
   if (off()) return base_->apply(x, bias);
   const bool dora = tensors_.magnitude.defined();
-  const Tensor low = ops::linear(masked(x, *control_, tensors_.index), tensors_.a);  // (T, r)
-  const Tensor delta = ops::linear(ops::scale(low, tensors_.scaling * control_->scale), tensors_.b);
-  const Tensor y = ops::add(base_->apply(x, dora ? Tensor() : bias), delta);
+  const Tensor added = delta(x);
+  const Tensor y = ops::add(base_->apply(x, dora ? Tensor() : bias), added);
   return dora ? scale_columns(y, row_gains(), bias) : y;
 }
 
 Tensor LoraWeight::apply_backward_input(const Tensor& dy) const {
   if (off()) return base_->apply_backward_input(dy);
   const NoGrad no_tape;
+  const float scaling = tensors_.scaling * control_->scale;
   const Tensor d = tensors_.magnitude.defined() ? columns_scaled(dy, row_gains()) : dy;
-  const Tensor low = ops::linear_backward_input(d, tensors_.b);  // (T, r)
-  const Tensor delta =
-      ops::linear_backward_input(ops::scale(low, tensors_.scaling * control_->scale), tensors_.a);
-  return ops::add(base_->apply_backward_input(d), delta);
+  Tensor low = ops::linear_backward_input(d, tensors_.b);  // (T, r)
+  if (tensors_.gates.defined()) low = columns_scaled(low, tensors_.gates);
+  Tensor dx = ops::add(base_->apply_backward_input(d),
+                       ops::linear_backward_input(ops::scale(low, scaling), tensors_.a));
+  if (!tensors_.start_a.defined()) return dx;
+  const Tensor start = ops::linear_backward_input(d, tensors_.start_b);
+  return ops::add(dx, ops::linear_backward_input(ops::scale(start, -scaling), tensors_.start_a));
 }
 
 Tensor LoraWeight::dequantize() const {
   if (off()) return base_->dequantize();
   const NoGrad no_tape;
   Tensor w = base_->dequantize().clone();
-  add_scaled(w, ops::matmul(tensors_.b.detach(), tensors_.a.detach()), tensors_.scaling * control_->scale);
+  add_scaled(w, delta_matrix(), tensors_.scaling * control_->scale);
   if (tensors_.magnitude.defined()) {
     const Tensor g = row_gains();
     scale_rows(w, [&](int64_t row) { return g.data<float>()[row]; });

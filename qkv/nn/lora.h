@@ -2,12 +2,21 @@
 // another adapter): QLoRA (Dettmers et al., arXiv 2305.14314) is LoRA over blocks. Each is a decorator that
 // owns its base.
 //
-//   LoRA    y = x W^T + s (x A^T) B^T, A (r, K), B (N, r), s = alpha / r        Hu et al., arXiv 2106.09685
-//   rsLoRA  s = alpha / sqrt(r)                                                  Kalajdzievski, arXiv
-//   2312.03732 DoRA    W' = (m / |W + s B A|) (W + s B A), rows; |.| has no gradient        Liu et al., arXiv
-//   2402.09353 IA3     W' = diag(l) W or W diag(l): outputs (with their bias) or inputs scaled    Liu et al.,
-//   arXiv 2205.05638 VeRA    W' = W + diag(b) B diag(d) A, A and B random, frozen, shared         Kopiczko et
-//   al., arXiv 2310.11454
+//   LoRA    y = x W^T + s (x A^T) B^T, A (r, K), B (N, r), s = alpha / r
+//           Hu et al., arXiv 2106.09685
+//   rsLoRA  s = alpha / sqrt(r)
+//           Kalajdzievski, arXiv 2312.03732
+//   DoRA    W' = (m / |W + s B A|) (W + s B A), rows; |.| has no gradient
+//           Liu et al., arXiv 2402.09353
+//   PiSSA   W' = W + s (B A - B0 A0): A and B begin as W's leading singular vectors, B0 A0, which the paper
+//           takes out of W; here W stays whole, whatever it is stored as, and is the reference
+//           Meng et al., arXiv 2404.02948
+//   AdaLoRA W' = W + s B diag(e) A, with entries of e, and so ranks, taken away where they matter least
+//           Zhang et al., arXiv 2303.10512
+//   IA3     W' = diag(l) W or W diag(l): outputs (with their bias) or inputs scaled
+//           Liu et al., arXiv 2205.05638
+//   VeRA    W' = W + diag(b) B diag(d) A, A and B random, frozen, shared
+//           Kopiczko et al., arXiv 2310.11454
 #pragma once
 
 #include <memory>
@@ -45,9 +54,11 @@ class AdaptedWeight : public Weight {
 };
 
 struct LoraTensors {
-  Tensor a;          // (r, K); may be shared by weights that read the same input
-  Tensor b;          // (N, r)
-  Tensor magnitude;  // (N): DoRA; undefined: LoRA
+  Tensor a;                 // (r, K); may be shared by weights that read the same input
+  Tensor b;                 // (N, r)
+  Tensor magnitude;         // (N): DoRA; undefined: LoRA
+  Tensor start_a, start_b;  // like a and b: PiSSA's A0 and B0, frozen; or undefined
+  Tensor gates;             // (r): AdaLoRA's e; or undefined
   float scaling = 1;
   uint64_t index = 0;  // of the weight among the adapter's: its dropout stream
 };
@@ -67,6 +78,10 @@ class LoraWeight : public AdaptedWeight {
   Tensor row_gains() const;
   // Of W + s B A, (N), off the tape.
   Tensor row_norms() const;
+  // What is added to x W^T, (T, N), by the adapter.
+  Tensor delta(const Tensor& x) const;
+  // What is added to W, (N, K), off the tape.
+  Tensor delta_matrix() const;
 
   LoraTensors tensors_;
   Tensor base_squares_;             // DoRA: (N) squared norms of the base's rows

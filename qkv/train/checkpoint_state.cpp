@@ -55,7 +55,7 @@ void save_training_state(const std::string& path, Bundle& bundle, Module* own, O
   if (bundle.adapters.empty()) {
     save_bundle(target.path(), *bundle.model, bundle.tokenizer.get());
   } else {
-    bundle.adapters.back()->save_peft(target.path());
+    bundle.adapters.back()->save_state(target.path());
   }
   write_tensors(target.path() + "/" + kOptimizerDirectory, [&](const ParameterVisitor& visitor) { optimizer.visit_state(visitor); });
   if (own != nullptr) write_tensors(target.path() + "/" + kRecipeDirectory, [&](const ParameterVisitor& visitor) { own->visit("", visitor); });

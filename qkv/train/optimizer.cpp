@@ -1,11 +1,13 @@
 #include "qkv/train/optimizer.h"
 
 #include <cmath>
+#include <cstdlib>
 
 #include "qkv/core/error.h"
 #include "qkv/core/json.h"
 #include "qkv/core/parallel.h"
 #include "qkv/kernels/kernels.h"
+#include "qkv/text/regex.h"
 #include "qkv/train/optimizers/optimizers.h"
 
 namespace qkv {
@@ -41,6 +43,18 @@ void set_zeros(float* values, int64_t n, const std::vector<uint64_t>& zeros) {
   });
 }
 
+// The layer in a name such as "blocks.3.attn.q.weight"; -1 if there is none.
+int64_t layer_in(const std::string& name) {
+  for (size_t begin = 0; begin < name.size();) {
+    const size_t end = std::min(name.find('.', begin), name.size());
+    const std::string part = name.substr(begin, end - begin);
+    if (!part.empty() && part.size() < 9 && part.find_first_not_of("0123456789") == std::string::npos)
+      return std::stoll(part);
+    begin = end + 1;
+  }
+  return -1;
+}
+
 struct Kind {
   const char* name;
   const char* what;
@@ -57,6 +71,7 @@ constexpr Kind kKinds[] = {
     {"adamax", "Adam with the infinity norm", optimizers::make_adamax},
     {"nadam", "Adam with Nesterov momentum", optimizers::make_nadam},
     {"radam", "rectified Adam", optimizers::make_radam},
+    {"galore", "AdamW on the gradients' leading singular subspace", optimizers::make_galore},
     {"adafactor", "second moments of rows and columns only", optimizers::make_adafactor},
     {"lion", "signs of momentum", optimizers::make_lion},
     {"muon", "orthogonalized momentum for matrices, AdamW for the rest", optimizers::make_muon},
@@ -94,9 +109,63 @@ Optimizer::Optimizer(Module& module, const OptimizerConfig& config) : config_(co
     if (!parameter.requires_grad()) return;
     require(parameter.dtype() == DType::f32, "optimizer: parameter '{}': expected an f32 master, found {}",
             name, describe(parameter));
-    slots_.push_back({name, parameter, config.decay_all || parameter.shape().rank() > 1, {}});
+    slots_.push_back({name, parameter, config.decay_all || parameter.shape().rank() > 1});
   });
   require(!slots_.empty(), "optimizer: expected trainable parameters, found none");
+  require(config_.ema_decay == 0 || config_.kind != "adamw-schedule-free",
+          "optimizer.ema_decay: adamw-schedule-free averages by itself");
+  set_rates();
+}
+
+void Optimizer::set_rates() {
+  std::vector<std::pair<Regex, double>> patterns;
+  for (const std::string& text : config_.rates) {
+    const size_t equals = text.rfind('=');
+    char* end = nullptr;
+    const double factor = equals == std::string::npos ? 0 : std::strtod(text.c_str() + equals + 1, &end);
+    require(end != nullptr && *end == '\0' && end != text.c_str() + equals + 1 && factor >= 0 && std::isfinite(factor),
+            "optimizer.rates: expected pattern=factor, found '{}'", text);
+    patterns.emplace_back(Regex(text.substr(0, equals), "optimizer.rates"), factor);
+  }
+  int64_t layers = 0;
+  for (const Slot& slot : slots_) layers = std::max(layers, layer_in(slot.name) + 1);
+  Regex::Scratch scratch;
+  for (Slot& slot : slots_) {
+    const int64_t layer = layer_in(slot.name);
+    const bool embedding = layer < 0 && slot.name.find("embed") != std::string::npos;
+    const int64_t below_top = layer >= 0 ? layers - 1 - layer : embedding ? layers : 0;
+    double rate = std::pow(config_.layer_decay, static_cast<double>(below_top));
+    if (slot.name.find(".lora_B") != std::string::npos) rate *= config_.lora_plus;
+    for (const auto& [pattern, factor] : patterns) {
+      if (!pattern.find(slot.name, 0, scratch)) continue;
+      rate *= factor;
+      break;
+    }
+    slot.rate = static_cast<float>(rate);
+  }
+}
+
+void Optimizer::follow_average(Slot& slot) const {
+  float* average = slot.average.data<float>();
+  const float* p = slot.parameter.data<float>();
+  const float share = static_cast<float>(1 - config_.ema_decay);
+  parallel_for(slot.parameter.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) average[i] += share * (p[i] - average[i]);
+  });
+}
+
+void Optimizer::use_averages(bool on) {
+  if (config_.ema_decay == 0 || !has_states_ || on == slots_[0].trained.defined()) return;
+  for (Slot& slot : slots_) {
+    if (on) {
+      slot.trained = slot.parameter.clone();
+      slot.parameter.copy_from(slot.average);
+    } else {
+      slot.parameter.copy_from(slot.trained);
+      slot.trained = Tensor();
+    }
+    slot.parameter.mark_modified();
+  }
 }
 
 void Optimizer::make_states() {
@@ -104,6 +173,7 @@ void Optimizer::make_states() {
     slot.state.clear();
     for (const StateShape& state : state_shapes(slot))
       slot.state.push_back(Tensor::zeros(state.shape, state.type));
+    if (config_.ema_decay > 0) slot.average = slot.parameter.clone();  // it begins at the parameters
   }
   has_states_ = true;
 }
@@ -117,6 +187,14 @@ void bind(ConfigTable& table, OptimizerConfig& config) {
   table.bind("optimizer.momentum", &config.momentum, "momentum of sgd, nesterov and muon", 0, 0.999999);
   table.bind("optimizer.weight_decay", &config.weight_decay, "decoupled weight decay", 0, 10);
   table.bind("optimizer.decay_all", &config.decay_all, "decay norms and biases too");
+  table.bind("optimizer.layer_decay", &config.layer_decay, "each layer's rate as a part of the one's above it", 1e-3, 1);
+  table.bind("optimizer.lora_plus", &config.lora_plus, "LoRA+: the rate of lora_B as a multiple of lora_A's", 1e-3, 1e4);
+  table.bind("optimizer.rates", &config.rates, "factors of single parameters' rates, pattern=factor");
+  table.bind("optimizer.ema_decay", &config.ema_decay,
+             "evaluate and export a running mean of the parameters, with this decay; 0: the parameters", 0, 0.999999);
+  table.bind("optimizer.rank", &config.rank, "galore: rank of projected gradients", 1, 65536);
+  table.bind("optimizer.rank_interval", &config.rank_interval, "galore: steps between projections", 1, 1e9);
+  table.bind("optimizer.rank_scale", &config.rank_scale, "galore: factor of projected updates", 1e-6, 1e6);
   table.bind("optimizer.keep_zeros", &config.keep_zeros,
              "weights of matrices that are zero stay zero: to tune a pruned model");
 }
@@ -194,11 +272,12 @@ void Optimizer::step(double lr_factor, double grad_scale) {
     Slot& slot = slots_[i];
     const Tensor gradient = slot.parameter.grad();
     if (!gradient.defined()) continue;
-    update(slot, gradient.data<float>(), static_cast<float>(config_.lr * lr_factor),
+    update(slot, gradient.data<float>(), static_cast<float>(config_.lr * lr_factor) * slot.rate,
            static_cast<float>(grad_scale));
     // Muon mixes the columns and rows of a matrix; the other methods leave what has no gradient at zero.
     if (!zeros_[i].empty()) set_zeros(slot.parameter.data<float>(), slot.parameter.elements(), zeros_[i]);
     slot.parameter.mark_modified();
+    if (slot.average.defined()) follow_average(slot);
   }
   clear_gradients();
 }
@@ -211,6 +290,7 @@ void Optimizer::visit_state(const ParameterVisitor& visitor) {
   for (Slot& slot : slots_) {
     const std::vector<StateShape> shapes = state_shapes(slot);
     for (size_t i = 0; i < slot.state.size(); ++i) visitor(slot.name + "." + shapes[i].name, slot.state[i]);
+    if (slot.average.defined()) visitor(slot.name + ".average", slot.average);
   }
 }
 

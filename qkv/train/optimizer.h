@@ -22,6 +22,16 @@ struct OptimizerConfig {
   // Weights that are zero when training begins stay zero, in matrices that have others: a pruned model is
   // tuned and stays pruned.
   bool keep_zeros = false;
+  int64_t rank = 128, rank_interval = 200;  // galore: of the projection, and steps until it is found again
+  double rank_scale = 0.25;                 // galore: of the projected update
+
+  // Learning rates of single parameters, as factors of lr: layer l of L has layer_decay^(L - 1 - l), embeddings
+  // that of a layer before the first; LoRA's B has lora_plus (LoRA+: Hayou et al., arXiv 2402.12354);
+  // "pattern=factor", a regular expression that is found in the parameter's name, the first that is.
+  double layer_decay = 1, lora_plus = 1;
+  std::vector<std::string> rates = {};
+  // > 0: what is evaluated and exported is the running mean of the parameters, ema <- d ema + (1 - d) p.
+  double ema_decay = 0;
 };
 
 // The keys "optimizer.*".
@@ -55,16 +65,19 @@ class Optimizer {
   // Makes the states as after `steps` steps, to be filled through visit_state.
   void restore(int64_t steps, const std::vector<double>& scalars = {});
 
-  // Schedule-free methods evaluate and export other values than those they train: with `on` they are put into
-  // the parameters, without the trained ones are back, to the bit.
-  virtual void use_averages(bool) {}
+  // Schedule-free methods and those with an ema_decay evaluate and export other values than those they train: with
+  // `on` they are put into the parameters, without the trained ones are back, to the bit.
+  virtual void use_averages(bool on);
 
  protected:
   struct Slot {
     std::string name;
     Tensor parameter;
     bool decay;
-    std::vector<Tensor> state;  // in the order of state_shapes()
+    std::vector<Tensor> state = {};  // in the order of state_shapes()
+    float rate = 1;                  // of its learning rate
+    Tensor average = {};             // with an ema_decay
+    Tensor trained = {};             // while the average is in the parameter
   };
   struct StateShape {
     std::string name;
@@ -98,6 +111,8 @@ class Optimizer {
 
  private:
   void make_states();
+  void set_rates();
+  void follow_average(Slot& slot) const;
   void find_zeros();
   std::vector<std::vector<uint64_t>> zeros_;  // of each slot, a bit for each weight that stays zero; or none
   bool has_zeros_ = false;

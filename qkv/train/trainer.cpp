@@ -18,6 +18,7 @@
 #include "qkv/tensor/gemm.h"
 #include "qkv/tensor/machine.h"
 #include "qkv/train/checkpoint_state.h"
+#include "qkv/train/rank_allocation.h"
 
 namespace qkv {
 namespace {
@@ -41,6 +42,16 @@ struct Trained : Module {
   }
   Module& main;
   Module* added;
+};
+
+// What is kept in checkpoints beside the model and the optimizer.
+struct Kept : Module {
+  Kept(Module* recipe, Module* ranks) : recipe(recipe), ranks(ranks) {}
+  void visit(const std::string& prefix, const ParameterVisitor& visitor) override {
+    if (recipe != nullptr) recipe->visit(prefix, visitor);
+    if (ranks != nullptr) ranks->visit(prefix + "ranks.", visitor);
+  }
+  Module *recipe, *ranks;
 };
 
 std::unique_ptr<Optimizer> optimizer_of(Bundle& bundle, Recipe& recipe, const OptimizerConfig& config) {
@@ -70,6 +81,7 @@ struct Trainer::State {
   int64_t line_tokens = 0;
   double line_flops = 0;
   int64_t evaluations_without_gain = 0;
+  NoiseScale noise;
 
   double elapsed() const { return elapsed_before + seconds_since(start); }
 };
@@ -78,6 +90,20 @@ struct Trainer::StepNumbers {
   double loss = 0, gradient_norm = 0, lr = 0, seconds = 0, flops = 0;
   int64_t tokens = 0;
 };
+
+void NoiseScale::note(double few_norm2, double few, double many_norm2, double many) {
+  // E |g over n items|^2 = |G|^2 + noise / n, for two n.
+  const double signal = (many * many_norm2 - few * few_norm2) / (many - few);
+  const double noise = (few_norm2 - many_norm2) / (1 / few - 1 / many);
+  constexpr double kKept = 0.95;
+  signal_ = kKept * signal_ + (1 - kKept) * signal;
+  noise_ = kKept * noise_ + (1 - kKept) * noise;
+  weight_ = kKept * weight_ + (1 - kKept);
+}
+
+double NoiseScale::value() const {
+  return weight_ > 0 && signal_ > 0 ? noise_ / signal_ : std::numeric_limits<double>::quiet_NaN();
+}
 
 Trainer::Trainer(Bundle& bundle, Recipe& recipe, const TrainerConfig& config, std::string output, Json resolved)
     : bundle_(bundle),
@@ -88,6 +114,12 @@ Trainer::Trainer(Bundle& bundle, Recipe& recipe, const TrainerConfig& config, st
       optimizer_(optimizer_of(bundle, recipe, config.optimizer)),
       state_(std::make_unique<State>()) {
   fs::create_directories(output_ + "/checkpoints");
+  if (!bundle.adapters.empty() && bundle.adapters.back()->config().start == AdapterConfig::Start::adalora)
+    ranks_ = std::make_unique<RankAllocator>(*bundle.adapters.back(), config.target_rank, config.steps);
+  if (ranks_ || recipe.own_parameters() != nullptr)
+    kept_ = std::make_unique<Kept>(recipe.own_parameters(), ranks_.get());
+  require(!config.noise_scale || config.accumulation > 1,
+          "training: the gradient noise scale takes at least 2 accumulated forwards, found {}", config.accumulation);
   if (!bundle.adapters.empty()) {
     state_->frozen_flops = 2 * static_cast<double>(bundle.model->matrix_parameter_count()) - 6 * static_cast<double>(bundle.adapters.back()->parameter_count());
   }
@@ -99,7 +131,7 @@ bool Trainer::resume() {
   const std::string path = newest_checkpoint(output_);
   if (path.empty()) return false;
   Json recipe_state;
-  load_training_state(path, bundle_, recipe_.own_parameters(), *optimizer_, state_->progress, recipe_state);
+  load_training_state(path, bundle_, kept_.get(), *optimizer_, state_->progress, recipe_state);
   recipe_.restore(recipe_state);
   state_->elapsed_before = state_->progress.elapsed_seconds;
   append_metrics({{"kind", "event"}, {"step", state_->progress.step}, {"text", "resumed"}});
@@ -119,12 +151,16 @@ Trainer::StepNumbers Trainer::train_step() {
     counted += batches.back()->counted;
   }
   const float weight = counted > 0 ? static_cast<float>(1 / counted) : 0.0f;
-  double loss_sum = 0;
+  double loss_sum = 0, first_counted = 0, first_norm = 0;
   for (size_t i = 0; i < batches.size(); ++i) {
     const uint64_t call = static_cast<uint64_t>(state_->progress.step * config_.accumulation) + i;
     const Tensor loss = recipe_.loss(*batches[i], call << 20);
     loss_sum += loss.item();
-    if (counted > 0) backward(loss, Tensor::full({1}, weight));
+    if (batches[i]->counted > 0) backward(loss, Tensor::full({1}, weight));
+    if (config_.noise_scale && i == 0) {
+      first_counted = batches[i]->counted;
+      first_norm = optimizer_->gradient_norm() * counted / std::max(1e-30, first_counted);
+    }
     numbers.tokens += batches[i]->tokens;
     numbers.flops += (bundle_.model->training_flops_per_token(batches[i]->context) - state_->frozen_flops) * static_cast<double>(batches[i]->tokens);
     batches[i].reset();
@@ -135,6 +171,9 @@ Trainer::StepNumbers Trainer::train_step() {
   require(std::isfinite(numbers.loss) && std::isfinite(numbers.gradient_norm),
           "training: step {}: loss {} with gradient norm {} is not finite; a lower optimizer.lr or more optimizer.warmup usually helps",
           state_->progress.step + 1, numbers.loss, numbers.gradient_norm);
+  if (config_.noise_scale && first_counted > 0 && counted > first_counted)
+    state_->noise.note(first_norm * first_norm, first_counted, numbers.gradient_norm * numbers.gradient_norm, counted);
+  if (ranks_) ranks_->before_update();
   // torch.nn.utils.clip_grad_norm_'s factor.
   const double clip = config_.clip_norm > 0 ? std::min(1.0, config_.clip_norm / (numbers.gradient_norm + 1e-6)) : 1.0;
   const double factor = schedule_factor(config_.schedule, state_->progress.step + (config_.schedule.warmup_steps > 0 ? 1 : 0));
@@ -142,6 +181,7 @@ Trainer::StepNumbers Trainer::train_step() {
   optimizer_->step(factor, clip);
   numbers.seconds = seconds_since(start);
   ++state_->progress.step;
+  if (ranks_) ranks_->after_update(state_->progress.step);
   state_->progress.tokens += numbers.tokens;
   return numbers;
 }
@@ -177,7 +217,7 @@ void Trainer::append_metrics(const Json& line) {
 void Trainer::save_checkpoint() {
   state_->progress.elapsed_seconds = state_->elapsed();
   const std::string path = fmt::format("{}/checkpoints/step-{:08}", output_, state_->progress.step);
-  save_training_state(path, bundle_, recipe_.own_parameters(), *optimizer_, state_->progress, recipe_.state(), *resolved_);
+  save_training_state(path, bundle_, kept_.get(), *optimizer_, state_->progress, recipe_.state(), *resolved_);
   rotate_checkpoints();
 }
 
@@ -201,11 +241,13 @@ void Trainer::print_progress(const StepNumbers& numbers) {
                  {"grad_norm", number_or_null(numbers.gradient_norm)}, {"tokens_per_second", rate}, {"mfu", mfu},
                  {"memory_bytes", memory.peak}, {"elapsed_seconds", s.elapsed()}};
   for (const auto& [name, value] : recipe_.take_metrics()) record[name] = number_or_null(value);
+  if (config_.noise_scale) record["gradient_noise_scale"] = number_or_null(s.noise.value());
   append_metrics(record);
   const double left = static_cast<double>(config_.steps - s.progress.step) * s.line_seconds / static_cast<double>(std::max<int64_t>(1, s.loss_steps));
-  const std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  |g| {:.2f}  {:.0f} tok/s  MFU {:.0f}%  {} left  {}",
+  std::string line = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  |g| {:.2f}  {:.0f} tok/s  MFU {:.0f}%  {} left  {}",
                                        s.progress.step, config_.steps, loss, numbers.lr, numbers.gradient_norm, rate, 100 * mfu,
                                        format_duration(left), format_bytes(memory.peak));
+  if (config_.noise_scale) line += fmt::format("  noise scale {:.3g}", s.noise.value());
   if (stderr_is_terminal()) {
     fmt::print(stderr, "\r\033[K{}", line);
     std::fflush(stderr);

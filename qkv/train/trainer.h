@@ -59,6 +59,22 @@ struct TrainerConfig {
   int64_t keep_last = 2;             // checkpoints beside the best one
   int64_t early_stop_patience = 0;   // evaluations without improvement; 0: off
   DType save_type = DType::f32;      // of the exported model
+  int64_t target_rank = 0;  // an adapter with gates (AdaLoRA): ranks per module in the end
+  // Report the gradient noise scale (McCandlish et al., arXiv 1812.06162): the batch, in what steps count (tokens, pairs),
+  // above which larger ones gain little. Takes accumulation.
+  bool noise_scale = false;
+};
+
+// Its estimate from the squared norms of gradients over few and over more items, both running means over steps.
+class NoiseScale {
+ public:
+  // Squared norms of the mean gradients over `few` and over all `many` of a step's items.
+  void note(double few_norm2, double few, double many_norm2, double many);
+  // NaN until gradients have shown a direction.
+  double value() const;
+
+ private:
+  double signal_ = 0, noise_ = 0, weight_ = 0;
 };
 
 struct TrainResult {
@@ -69,6 +85,8 @@ struct TrainResult {
   bool interrupted = false, stopped_early = false;
   std::string model_path, report_path;  // model_path: of the adapter, where one was trained
 };
+
+class RankAllocator;
 
 class Trainer {
  public:
@@ -101,6 +119,8 @@ class Trainer {
   std::unique_ptr<Json> resolved_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<State> state_;
+  std::unique_ptr<RankAllocator> ranks_;  // of an adapter with gates
+  std::unique_ptr<Module> kept_;          // what checkpoints have beside the model and the optimizer; null: nothing
 };
 
 // The newest complete checkpoint under `output`; "" if there is none.

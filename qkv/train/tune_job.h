@@ -1,20 +1,27 @@
-// Fine-tuning from data files to an exported adapter or model: what `qkv train sft` and `qkv train dpo` run,
-// as library calls.
+// Fine-tuning from data files to an exported adapter or model: what `qkv train sft`, `dpo`, `kto` and the
+// others run, as library calls.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "qkv/core/config.h"
+#include "qkv/train/recipes/sft.h"
 #include "qkv/train/trainer.h"
 
 namespace qkv {
 
-enum class TuneKind { sft, dpo };
+enum class TuneKind { sft, dpo, kto, orpo, cpo, simpo, reward, distill };
+std::string_view tune_kind_name(TuneKind kind);
 
 // Every setting of a run. Keys, limits and help are in bind().
 struct TuneSettings {
+  TuneSettings() = default;
+  // With what is usual for the kind, where that differs.
+  explicit TuneSettings(TuneKind kind);
+
   TuneKind kind = TuneKind::sft;
   std::vector<std::string> train_files, valid_files;
   double valid_fraction = 0.05;
@@ -25,11 +32,20 @@ struct TuneSettings {
   int64_t rank = 16;
   double alpha = 32, adapter_dropout = 0;
   bool rank_stabilized = false;
-  std::vector<std::string> targets = {"all-linear"};
+  std::vector<std::string> targets = {"all-linear"}, modules_to_save;
+  std::string start = "zero", original;  // where lora begins; the model that the base was quantized from
+  int64_t target_rank = 8;               // adalora: of a module, on average, in the end
 
   std::string loss = "sigmoid", divergence = "reverse_kl";
   double beta = 0.1, label_smoothing = 0, divergence_alpha = 1;
-  bool reference_free = false;
+  bool reference_free = false, keep_reference = false;
+  double desirable_weight = 1, undesirable_weight = 1;  // kto
+  double gamma = 0.5, likelihood = 1;                   // simpo; cpo and simpo
+  bool margins = false;                                 // reward
+  double centering = 0;                                 // reward
+  std::string teacher;                                  // distill, and the next two
+  double temperature = 1, data_weight = 0;
+  bool scale_by_temperature = false;
 
   OptimizerConfig optimizer = {.lr = 2e-4, .beta2 = 0.999, .weight_decay = 0};
   double clip_norm = 1;
@@ -41,6 +57,11 @@ struct TuneSettings {
   std::string dtype = "auto", save_dtype = "f32";
   double dropout = 0;
   bool gradient_checkpointing = false;
+  double embedding_noise = 0, z_loss = 0, target_smoothing = 0;
+  int64_t attention_group = 0;
+  std::vector<std::string> freeze;  // full-parameter training: patterns of parameters that stay
+  std::string qat;                  // the type that weights are rounded to in forward; empty: none
+  bool noise_scale = false;
   int64_t log_interval = 10, eval_interval = 100, checkpoint_interval = 200, keep_last = 2;
 
   std::string model;   // what is tuned
@@ -53,7 +74,9 @@ struct TuneSettings {
   void bind_training(ConfigTable& table);
 
   bool with_adapter() const { return adapter != "none"; }
+  bool is_pairwise() const;
   AdapterConfig adapter_config() const;
+  TuneConfig tune_config() const;
   TrainerConfig trainer_config() const;
 };
 
@@ -69,6 +92,16 @@ void give_template(Bundle& bundle);
 Adapter* prepare_training(Bundle& bundle, const TuneSettings& settings);
 // Says what is trained, writes config.yaml and runs the loop.
 TrainResult run_recipe(const TuneSettings& settings, Bundle& bundle, Recipe& recipe, const Json& resolved);
+
+// What is tuned, with its data: the beginning of a job, up to the loop. `bundle.model` may be another than
+// settings.model's, of its vocabulary (a planner's).
+struct TuningWork {
+  Adapter* adapter = nullptr;
+  std::unique_ptr<Model> teacher;
+  std::unique_ptr<Recipe> recipe;
+};
+// Reads and tokenizes the data, and puts an adapter on the bundle; settles max_length and steps.
+TuningWork begin_tuning(TuneSettings& settings, Bundle& bundle);
 
 // Runs it; says what the data hold first. Errors leave no checkpoint half-written.
 TrainResult run_tuning(TuneSettings settings);

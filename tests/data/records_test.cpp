@@ -77,6 +77,16 @@ TEST(Records, PreferencesWithTheirPromptOrWithout) {
   EXPECT_EQ(chat(factory.answer), R"([{"role":"assistant","content":"b"}])");
 }
 
+TEST(Records, LabelsOfTheLastTurnAndMargins) {
+  const Record last = one(
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}], "label": false})");
+  EXPECT_EQ(last.prompt.messages->size(), 3u);
+  EXPECT_EQ(chat(last.answer), R"([{"role":"assistant","content":"d"}])");
+  EXPECT_FALSE(last.good);
+  EXPECT_EQ(one(R"({"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1.5})").margin, 1.5);
+  EXPECT_FALSE(one(R"({"prompt": "a", "chosen": "b", "rejected": "c"})").margin.has_value());
+}
+
 TEST(Records, LinesEmptyLinesCrLfAndListsOfJson) {
   const RecordFile file = parse_records("{\"text\": \"a\"}\r\n\n  \n{\"text\": \"b\"}\n", "f.jsonl");
   ASSERT_EQ(file.records.size(), 2u);
@@ -111,6 +121,17 @@ TEST(Records, ErrorsNameTheLineAndTheField) {
                "prompt-completion data");
   expect_error(R"({"prompt": "a", "completion": "b", "label": "yes"})",
                "label: expected true or false, found string");
+  expect_error(
+      R"({"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}], "label": true})",
+      "f.jsonl:1: messages[1].role: expected assistant, whose answer the label is of, found 'user'");
+  expect_error(R"({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "2"})",
+               "f.jsonl:1: margin: expected a number, found string");
+  expect_error(R"({"prompt": "a", "chosen": [], "rejected": "c"})",
+               "f.jsonl:1: chosen: expected a list of messages, found an empty one");
+  expect_error("{\"id\": 7, \"text\": \"a\"}\n{\"id\": \"7\", \"text\": \"b\"}\n{\"id\": 7, \"text\": \"c\"}",
+               "f.jsonl:3: id: expected one of its own, found 7 as at f.jsonl:1");
+  // A megabyte on one line, and what is wrong at its end.
+  expect_error("{\"text\": \"a\"}\r\n{\"text\": \"" + std::string(1 << 20, 'x') + "\", }", "f.jsonl:2");
   expect_error("\n\n", "f.jsonl: expected records, found none");
   expect_error("{\"text\": \"a\"}\n{\"text\": ", "f.jsonl:2");
   expect_error("{\"text\": \"a\xff\"}", "f.jsonl:1");
@@ -121,6 +142,7 @@ TEST(Records, RealData) {
   const std::pair<const char*, RecordSchema> files[] = {
       {"alpaca_en_demo.json", RecordSchema::alpaca},
       {"dpo_en_demo.json", RecordSchema::preference},
+      {"kto_en_demo.json", RecordSchema::unpaired},
       {"glaive_toolcall_en_demo.json", RecordSchema::sharegpt}};
   for (const auto& [name, schema] : files) {
     const std::string path = test::shared(std::string("data/datasets/") + name);

@@ -74,7 +74,7 @@ TEST(LoraWeightGradients, ByDifferencesInEveryType) {
   const Tensor w = random_tensor({kOut, kIn}, 1);
   OpCase c{"lora", {{{kRows, kIn}}, {{kRank, kIn}, false}, {{kOut, kRank}, false}}, {}, {}};
   c.op = [&](const std::vector<Tensor>& in) {
-    return LoraWeight(frozen(w), {in[1], in[2], {}, 0.7f}, control(0.5f)).apply(in[0], {});
+    return LoraWeight(frozen(w), {in[1], in[2], {}, {}, {}, {}, 0.7f}, control(0.5f)).apply(in[0], {});
   };
   c.reference = [&](const std::vector<Doubles>& in) {
     Doubles y = times(in[0], values_of(w), kRows, kOut, kIn);
@@ -84,6 +84,30 @@ TEST(LoraWeightGradients, ByDifferencesInEveryType) {
   };
   c.bf16_tolerance = 0x1p-6;  // the parts are rounded before they are added
   for (Entry entry : {Entry::f32_leaf, Entry::bf16_leaf, Entry::bf16_inner}) check_op(c, entry);
+}
+
+// AdaLoRA's gates, and PiSSA's start taken off.
+TEST(LoraWeightGradients, OfGatesAndBesideAStart) {
+  const Tensor w = random_tensor({kOut, kIn}, 1), start_a = random_tensor({kRank, kIn}, 2),
+               start_b = random_tensor({kOut, kRank}, 3);
+  OpCase c{"gated lora",
+           {{{kRows, kIn}}, {{kRank, kIn}, false}, {{kOut, kRank}, false}, {{kRank}, false}},
+           {},
+           {}};
+  c.op = [&](const std::vector<Tensor>& in) {
+    return LoraWeight(frozen(w), {in[1], in[2], {}, start_a, start_b, in[3], 0.7f}, control())
+        .apply(in[0], {});
+  };
+  c.reference = [&](const std::vector<Doubles>& in) {
+    Doubles y = times(in[0], values_of(w), kRows, kOut, kIn), low = times(in[0], in[1], kRows, kRank, kIn);
+    for (size_t i = 0; i < low.size(); ++i) low[i] *= in[3][i % kRank];
+    const Doubles delta = times(low, in[2], kRows, kOut, kRank),
+                  start = times(times(in[0], values_of(start_a), kRows, kRank, kIn), values_of(start_b),
+                                kRows, kOut, kRank);
+    for (size_t i = 0; i < y.size(); ++i) y[i] += 0.7 * (delta[i] - start[i]);
+    return y;
+  };
+  check_op(c, Entry::f32_leaf);
 }
 
 TEST(VeraWeightGradients, ByDifferences) {
@@ -135,7 +159,8 @@ TEST(AdaptedWeight, OverBlocksEqualsOverTheirDenseMatrix) {
   for (bool dora : {false, true}) {
     std::vector<Doubles> results;
     for (const Tensor& base : {blocks, blocks.to(DType::f32)}) {
-      LoraTensors tensors{random_leaf({4, 256}, 1, DType::f32, 0.1), random_leaf({24, 4}, 2), {}, 2};
+      LoraTensors tensors{
+          random_leaf({4, 256}, 1, DType::f32, 0.1), random_leaf({24, 4}, 2), {}, {}, {}, {}, 2};
       if (dora) tensors.magnitude = random_leaf({24}, 3);
       const LoraWeight weight(frozen(base), tensors, control());
       const Tensor x = random_leaf({20, 256}, 4);
@@ -154,7 +179,8 @@ TEST(AdaptedWeight, SwitchedOffIsTheBaseToTheBit) {
   const Tensor w = random_tensor({24, 64}, 1), x = random_tensor({5, 64}, 2);
   const auto shared = control();
   const LoraWeight weight(
-      frozen(w), {random_leaf({4, 64}, 3), random_leaf({24, 4}, 4), random_leaf({24}, 5), 2}, shared);
+      frozen(w), {random_leaf({4, 64}, 3), random_leaf({24, 4}, 4), random_leaf({24}, 5), {}, {}, {}, 2},
+      shared);
   const Tensor plain = DenseWeight(w).apply(x, {});
   EXPECT_FALSE(same_bits(weight.apply(x, {}), plain));
   shared->enabled = false;
@@ -167,8 +193,8 @@ TEST(AdaptedWeight, SwitchedOffIsTheBaseToTheBit) {
 
 TEST(AdaptedWeight, OneOverTheOtherAddsUp) {
   const Tensor w = random_tensor({6, 8}, 1), x = random_tensor({5, 8}, 2);
-  const LoraTensors first{random_tensor({2, 8}, 3), random_tensor({6, 2}, 4), {}, 1},
-      second{random_tensor({3, 8}, 5), random_tensor({6, 3}, 6), {}, 0.5f};
+  const LoraTensors first{random_tensor({2, 8}, 3), random_tensor({6, 2}, 4), {}, {}, {}, {}, 1},
+      second{random_tensor({3, 8}, 5), random_tensor({6, 3}, 6), {}, {}, {}, {}, 0.5f};
   const auto one = std::make_unique<LoraWeight>(frozen(w), first, control());
   const Tensor merged = one->dequantize();
   const LoraWeight both(std::make_unique<LoraWeight>(frozen(w), first, control()), second, control());
@@ -181,7 +207,8 @@ TEST(AdaptedWeight, DropoutMasksItsInputInTrainingOnly) {
   const auto shared = control();
   shared->dropout = 0.5f;
   const LoraWeight weight(
-      frozen(w), {Tensor::full({1, 64}, 1.0f).set_requires_grad(true), Tensor::full({6, 1}, 1.0f), {}, 1},
+      frozen(w),
+      {Tensor::full({1, 64}, 1.0f).set_requires_grad(true), Tensor::full({6, 1}, 1.0f), {}, {}, {}, {}, 1},
       shared);
   const Tensor first = weight.apply(x, {});
   EXPECT_TRUE(same_bits(weight.apply(x, {}), first)) << "the mask is a function of the stream";
@@ -194,7 +221,8 @@ TEST(AdaptedWeight, DropoutMasksItsInputInTrainingOnly) {
 TEST(AdaptedWeight, WrongShapesAreErrors) {
   const Tensor w = random_tensor({6, 8}, 1);
   EXPECT_NE(error_of([&] {
-              LoraWeight(frozen(w), {random_tensor({2, 7}, 1), random_tensor({6, 2}, 1), {}, 1}, control());
+              LoraWeight(frozen(w), {random_tensor({2, 7}, 1), random_tensor({6, 2}, 1), {}, {}, {}, {}, 1},
+                         control());
             }).find("lora_A: expected f32 (2, 8), found f32 (2, 7)"),
             std::string::npos);
   EXPECT_THROW(Ia3Weight(frozen(w), random_tensor({8}, 1), false, control()), Error);

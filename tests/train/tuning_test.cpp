@@ -15,57 +15,12 @@
 #include "qkv/train/recipes/sft.h"
 #include "qkv/train/trainer.h"
 #include "tests/support/test_paths.h"
+#include "tests/train/tuning_support.h"
 
 namespace qkv {
 namespace {
 
-constexpr const char* kLlama =
-    R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32, "num_hidden_layers": 2,
-  "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48, "vocab_size": 40, "max_position_embeddings": 64})";
-
-Bundle small_bundle(bool adapted) {
-  Bundle bundle;
-  bundle.model = make_model(parse_json(kLlama, "test"), "test");
-  initialize_weights(*bundle.model, 1, 0.1f);
-  bundle.model->set_trainable(!adapted);
-  if (adapted) {
-    AdapterConfig config;
-    config.rank = 4;
-    config.targets = {"all-linear"};
-    config.dropout = 0.1;
-    bundle.adapters.push_back(Adapter::create(*bundle.model, config, 7));
-  }
-  return bundle;
-}
-
-Adapter* adapter_of(const Bundle& bundle) {
-  return bundle.adapters.empty() ? nullptr : bundle.adapters[0].get();
-}
-
-// A prompt of three tokens and an answer that repeats one of them, or with `other` a fixed one.
-TokenSample sample_of(uint64_t index, bool other) {
-  Rng rng(3, index);
-  TokenSample sample;
-  for (int i = 0; i < 3; ++i) sample.tokens.push_back(static_cast<int32_t>(2 + rng.below(30)));
-  const int32_t said = other ? 35 : sample.tokens[1];
-  for (uint64_t i = 0; i < 2 + index % 4; ++i) sample.tokens.push_back(said);
-  sample.tokens.push_back(1);
-  sample.learned.assign(sample.tokens.size(), 1);
-  std::fill_n(sample.learned.begin(), 3, 0);
-  return sample;
-}
-
-std::vector<TokenSample> samples_of(size_t n, uint64_t first = 0) {
-  std::vector<TokenSample> samples;
-  for (size_t i = 0; i < n; ++i) samples.push_back(sample_of(first + i, false));
-  return samples;
-}
-
-std::vector<PreferencePair> pairs_of(size_t n, uint64_t first = 0) {
-  std::vector<PreferencePair> pairs;
-  for (size_t i = 0; i < n; ++i) pairs.push_back({sample_of(first + i, false), sample_of(first + i, true)});
-  return pairs;
-}
+using namespace test;
 
 std::unique_ptr<Recipe> make_recipe(const Bundle& bundle, bool dpo) {
   TuneConfig config;
@@ -77,29 +32,6 @@ std::unique_ptr<Recipe> make_recipe(const Bundle& bundle, bool dpo) {
                                  losses::DpoOptions{}, config);
   return std::make_unique<Sft>(*bundle.model, adapter_of(bundle), samples_of(40), samples_of(10, 100),
                                config);
-}
-
-TrainerConfig trainer_config(int64_t steps) {
-  TrainerConfig config;
-  config.steps = steps;
-  config.optimizer.lr = 1e-2;
-  config.optimizer.kind = "adamw";
-  config.schedule.kind = "constant";
-  config.schedule.total_steps = 8;
-  config.accumulation = 2;
-  config.eval_interval = 0;
-  return config;
-}
-
-std::vector<std::vector<float>> trained_values(Bundle& bundle) {
-  std::vector<std::vector<float>> values;
-  const auto add = [&](const std::string&, Tensor& tensor) { values.push_back(tensor.to_floats()); };
-  if (bundle.adapters.empty()) {
-    bundle.model->visit("", add);
-  } else {
-    bundle.adapters[0]->visit("", add);
-  }
-  return values;
 }
 
 class Tuning : public testing::TestWithParam<std::tuple<bool, bool>> {};  // dpo, adapted

@@ -23,6 +23,7 @@ std::unique_ptr<Optimizer> make_lion(Module& module, const OptimizerConfig& conf
 std::unique_ptr<Optimizer> make_adafactor(Module& module, const OptimizerConfig& config);   // adafactor.cpp
 std::unique_ptr<Optimizer> make_muon(Module& module, const OptimizerConfig& config);        // muon.cpp
 std::unique_ptr<Optimizer> make_adamw_8bit(Module& module, const OptimizerConfig& config);  // adamw_8bit.cpp
+std::unique_ptr<Optimizer> make_galore(Module& module, const OptimizerConfig& config);      // galore.cpp
 std::unique_ptr<Optimizer> make_schedule_free(Module& module,
                                               const OptimizerConfig& config);  // schedule_free.cpp
 

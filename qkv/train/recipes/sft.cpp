@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qkv/tensor/ops.h"
+#include "qkv/train/answers.h"
 #include "qkv/train/recipes/pretrain.h"
 
 namespace qkv {
@@ -17,6 +18,8 @@ void set_training(Pass& pass, Adapter* adapter, const TuneConfig& config, uint64
   pass.dropout_seed = config.seed;
   pass.dropout_stream = dropout_stream;
   pass.checkpoint_activations = config.checkpoint_activations;
+  pass.embedding_noise = config.embedding_noise;
+  pass.attention_group = config.attention_group;
   if (adapter == nullptr) return;
   // Streams of one call: the layers' from its beginning, the adapter's from its middle.
   adapter->control().dropout = static_cast<float>(adapter->config().dropout);
@@ -47,7 +50,12 @@ Tensor Sft::loss(const MicroBatch& batch, uint64_t dropout_stream) {
   const Batch& data = static_cast<const Work&>(batch).batch;
   Pass pass = data.pass;
   set_training(pass, adapter_, config_, dropout_stream);
-  return model_.cross_entropy(model_.forward(data.tokens, pass), data.targets);
+  ops::CrossEntropyOptions options;
+  options.z_loss = config_.z_loss;
+  options.label_smoothing = config_.label_smoothing;
+  const CountedRows counted = counted_rows(data.targets, data.pass.sequences);
+  return model_.cross_entropy(take_rows(model_.forward(data.tokens, pass), counted), counted.targets,
+                              options);
 }
 
 EvaluationResult Sft::evaluate() {
@@ -58,7 +66,10 @@ EvaluationResult Sft::evaluate() {
   for (size_t begin = 0, end = 0; begin < valid_->samples().size(); begin = end) {
     Batch batch = valid_->in_order(begin, end);
     batch.pass.compute_type = config_.compute_type;
-    total += model_.cross_entropy(model_.forward(batch.tokens, batch.pass), batch.targets).item();
+    const CountedRows counted = counted_rows(batch.targets, batch.pass.sequences);
+    total += static_cast<double>(
+        model_.cross_entropy(take_rows(model_.forward(batch.tokens, batch.pass), counted), counted.targets)
+            .item());
     result.tokens += batch.counted;
   }
   result.loss = result.tokens > 0 ? total / static_cast<double>(result.tokens) : 0;

@@ -15,6 +15,9 @@ struct TuneConfig {
   uint64_t seed = 0;
   DType compute_type = DType::f32;
   bool checkpoint_activations = false;
+  float embedding_noise = 0;              // NEFTune's alpha; 0: off
+  int64_t attention_group = 0;            // LongLoRA's; 0: full attention
+  float z_loss = 0, label_smoothing = 0;  // of sft
 };
 
 class Sft : public Recipe {
