@@ -35,7 +35,10 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, const EngineOptio
     : model_(model), tokenizer_(tokenizer), options_(options) {
   const int64_t trained = model.info().max_positions;
   if (options_.max_context == 0) options_.max_context = trained;
-  require(options_.max_context >= 2 && options_.max_context <= trained,
+  // With attention sinks positions are those within the cache, however long the text becomes.
+  const CacheOptions& cache = options_.cache;
+  const bool endless = cache.sinks > 0 && cache.window + cache.sinks <= trained;
+  require(options_.max_context >= 2 && (options_.max_context <= trained || endless),
           "context: expected 2 to {} tokens, the positions of this model, found {}", trained,
           options_.max_context);
   require(options_.compute_type == DType::f32 || options_.compute_type == DType::bf16,
