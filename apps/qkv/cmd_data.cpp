@@ -66,6 +66,7 @@ void add_data(CLI::App& app) {
   verb->require_subcommand(1, 1);
   verb->footer("Example:\n  qkv data make-tales tales --bytes 20MB --seed 1");
   add_data_lint(*verb);
+  add_data_self_critique(*verb);
   const auto command = std::make_shared<TalesCommand>();
   tales::Options& options = command->options;
   CLI::App* make =
@@ -86,6 +87,9 @@ void add_data(CLI::App& app) {
   make->add_option("--instructions", options.instructions, "Chats in sft.jsonl (default: 4000)")
       ->type_name("N");
   make->add_option("--preferences", options.preferences, "Pairs in preferences.jsonl (default: 2000)")
+      ->type_name("N");
+  make->add_option("--styles", options.styles,
+                   "Lines of styles.jsonl, style_preferences.jsonl and arithmetic.jsonl (default: 4000)")
       ->type_name("N");
   make->add_option("--story-share", options.story_share, "Shares of train.txt by kind (default: 0.25)")
       ->type_name("X");

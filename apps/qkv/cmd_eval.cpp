@@ -72,6 +72,7 @@ void add_eval(CLI::App& app) {
   add_eval_kld(*eval);
   add_eval_logits(*eval);
   add_eval_ppl(*eval);
+  add_eval_policies(*eval);
   add_eval_tasks(*eval);
 }
 

@@ -26,9 +26,10 @@ std::string pretrain_keys() {
 }  // namespace
 
 void add_train(CLI::App& app) {
-  CLI::App* train = app.add_subcommand("train", "Train a model: pretrain, sft, dpo");
+  CLI::App* train = app.add_subcommand("train", "Train a model: from text, examples, preferences, a teacher or its own answers");
   train->require_subcommand(1);
   add_train_tune(*train);
+  add_train_reinforce(*train);
   auto arguments = std::make_shared<TrainArguments>();
   CLI::App* pretrain = train->add_subcommand(
       "pretrain", "Train a language model from text: qkv train pretrain [CONFIG.yaml] ...");

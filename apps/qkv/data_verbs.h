@@ -8,5 +8,6 @@ class App;
 namespace qkv {
 
 void add_data_lint(CLI::App& data);  // data_lint.cpp
+void add_data_self_critique(CLI::App& data);  // data_self_critique.cpp
 
 }  // namespace qkv

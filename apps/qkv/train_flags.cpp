@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "qkv/core/error.h"
@@ -63,7 +64,8 @@ void print_result(const TrainResult& result, bool json) {
   }
   fmt::print("{} steps, {} tokens in {}: {:.0f} tokens/s, MFU {:.1f} %\n", result.steps, result.tokens,
              format_duration(result.seconds), result.tokens_per_second, 100 * result.mfu);
-  fmt::print("validation loss {:.4f} (best {:.4f})\n", result.valid_loss, result.best_valid_loss);
+  if (std::isfinite(result.valid_loss))
+    fmt::print("validation loss {:.4f} (best {:.4f})\n", result.valid_loss, result.best_valid_loss);
   fmt::print("peak memory {} in tensors, {} resident\n", format_bytes(result.peak_tensor_bytes),
              format_bytes(result.peak_resident_bytes));
   if (!result.model_path.empty()) fmt::print("result: {}\n", result.model_path);

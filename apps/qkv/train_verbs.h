@@ -34,6 +34,7 @@ void run_configured(const CLI::App& verb, Settings& settings, const std::vector<
   report_run(run(settings), json);
 }
 
-void add_train_tune(CLI::App& train);  // train_tune.cpp: sft and dpo
+void add_train_tune(CLI::App& train);  // train_tune.cpp: sft, dpo, kto, orpo, cpo, simpo, reward, distill
+void add_train_reinforce(CLI::App& train);  // train_reinforce.cpp: grpo, rloo, ppo, online-dpo, gkd
 
 }  // namespace qkv
