@@ -16,6 +16,18 @@ out_has '8 channels'
 out_has 'KL divergence'
 accepted "$qkv" info smaller
 
+# A pruned model is tuned, and stays pruned: 32 of the 64 weights of its query matrix are zero.
+accepted "$qkv" init model/config.json random --tokenizer model --seed 5
+accepted "$qkv" prune random half --method magnitude --pattern 2:4
+for keep in true false; do
+  accepted "$qkv" train pretrain --init-from half --data corpus.txt --out run-$keep --train.steps 3 --train.eval_tokens 64 \
+    --data.sequence_length 16 --data.batch_size 2 --optimizer.keep_zeros $keep
+  accepted "$qkv" info run-$keep/model --tensors --json
+  tr '{' '\n' < out | grep -A1 'self_attn.q_proj' | grep -o '"zeros":[0-9]*' > zeros-$keep
+done
+grep -qx '"zeros":32' zeros-true || complain "expected 32 zeros of 64 weights after tuning, found $(cat zeros-true)"
+grep -qx '"zeros":32' zeros-false && complain "without keep_zeros no zero was trained"
+
 refused 'found neither' "$qkv" prune model none
 refused 'found both' "$qkv" prune model none --method wanda --layers 0.5
 refused 'expected a text to calibrate with' "$qkv" prune model none --method wanda
