@@ -106,7 +106,7 @@ TEST_P(BlockInt8Test, ProductsOfRoundedRows) {
     const int64_t length = block_length(type);
     for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{
              {1, length}, {5, 3 * length}, {16, 9 * length}, {17, 2 * length}, {35, 512}}) {
-      const std::vector<uint8_t> bytes = random_blocks(type, rows * cols / length, 12);
+      const GuardedBytes bytes(random_blocks(type, rows * cols / length, 12));
       std::vector<float> w(static_cast<size_t>(rows * cols));
       kernels_for(Isa::scalar).blocks.dequantize[type](bytes.data(), w.data(), rows * cols);
       for (int64_t x_rows : {1, 2, 3, 4, 5, 8, 9, 10, 16, 23}) {

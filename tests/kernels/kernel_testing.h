@@ -2,10 +2,13 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -16,6 +19,30 @@
 namespace qkv::test {
 
 using Doubles = std::vector<double>;
+
+// A copy of bytes that ends where a page begins that nobody may touch: in every build, reading past the end ends the test.
+// A mapped file may end like that.
+class GuardedBytes {
+ public:
+  explicit GuardedBytes(const std::vector<uint8_t>& bytes) : page_(static_cast<size_t>(::sysconf(_SC_PAGESIZE))) {
+    accessible_ = (bytes.size() + page_ - 1) / page_ * page_;
+    void* memory = ::mmap(nullptr, accessible_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    start_ = static_cast<uint8_t*>(memory);
+    ::mprotect(start_ + accessible_, page_, PROT_NONE);
+    data_ = start_ + accessible_ - bytes.size();
+    std::copy(bytes.begin(), bytes.end(), data_);
+  }
+  ~GuardedBytes() { ::munmap(start_, accessible_ + page_); }
+  GuardedBytes(const GuardedBytes&) = delete;
+  GuardedBytes& operator=(const GuardedBytes&) = delete;
+  const uint8_t* data() const { return data_; }
+
+ private:
+  size_t page_, accessible_ = 0;
+  uint8_t* start_ = nullptr;
+  uint8_t* data_ = nullptr;
+};
 
 // Sizes that reach every tail of every vector width, and some that fill all unrolled loops.
 inline std::vector<int64_t> sizes() {
