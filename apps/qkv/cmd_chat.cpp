@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +14,7 @@
 #include "console.h"
 #include "conversation.h"
 #include "generation_flags.h"
+#include "memory_check.h"
 #include "qkv/core/error.h"
 #include "qkv/core/interrupt.h"
 
@@ -70,9 +72,21 @@ class Chat {
   Chat(const ChatCommand& command, const Bundle& bundle)
       : command_(command),
         settings_(command.flags.request(bundle, {})),
-        engine_(*bundle.model, bundle.tokenizer.get(), engine_options(command, bundle)),
+        options_(engine_options(command, bundle)),
+        engine_(*bundle.model, bundle.tokenizer.get(), options_),
         conversation_(*bundle.tokenizer, make_chat_form(command.form, *bundle.tokenizer, command.flags.model),
-                      command.system) {}
+                      command.system) {
+    const std::string& file = command.flags.session;
+    if (file.empty()) return;
+    fingerprint_ = model_fingerprint(*bundle.model);
+    if (!std::filesystem::exists(file)) return;
+    Session session = load_session(file, *bundle.model, options_.cache, fingerprint_);
+    conversation_.restore(session.note, file);
+    session.tokens.resize(static_cast<size_t>(session.state.length));
+    engine_.keep_prefix(std::move(session.tokens), std::move(session.state));
+    answers_ = session.draws;
+    if (!command.flags.sampling.seed) settings_.sampler.seed = session.seed;
+  }
 
   // Answers one question on standard output.
   void answer(const std::string& question) {
@@ -89,11 +103,20 @@ class Chat {
                       conversation_.dropped(), engine_.max_context()));
     }
     AnswerPrinter printer;
-    const Completion completion =
-        stream_answer(engine_, std::move(request), [&](std::string_view text) { printer.print(text); });
+    const std::string& file = command_.flags.session;
+    std::shared_ptr<Session> session;
+    const Completion completion = stream_answer(
+        engine_, std::move(request), [&](std::string_view text) { printer.print(text); },
+        file.empty() ? nullptr : &session);
     clear_interrupt();
     print_out("\n");
     conversation_.answer(completion);
+    if (session != nullptr) {
+      session->note = conversation_.save();
+      session->seed = settings_.sampler.seed;
+      session->draws = answers_;  // each has a seed of its own
+      save_session(file, *session, options_.cache, fingerprint_);
+    }
     if (completion.finish == FinishReason::context)
       print_note("note: the answer was cut off at the end of the context");
     if (command_.verbose) print_note(performance_sentence(engine_.stats()));
@@ -105,11 +128,24 @@ class Chat {
   static EngineOptions engine_options(const ChatCommand& command, const Bundle& bundle) {
     EngineOptions options = command.flags.engine(bundle);
     options.kept_sequences = 1;  // the conversation so far
+    if (command.flags.context > 0) {
+      require_memory(bundle, options, std::min(command.flags.context, bundle.model->info().max_positions));
+      return options;
+    }
+    const int64_t whole = bundle.model->info().max_positions;
+    options.max_context = context_that_fits(bundle, options, whole);
+    if (options.max_context == 0) require_memory(bundle, options, whole);
+    if (options.max_context < whole) {
+      print_note(fmt::format("note: the memory that is left holds a context of {} tokens, of the model's {}",
+                             options.max_context, whole));
+    }
     return options;
   }
 
   const ChatCommand& command_;
   Request settings_;  // of every answer
+  EngineOptions options_;
+  uint64_t fingerprint_ = 0;  // of the model, if there is a session
   Engine engine_;
   Conversation conversation_;
   uint64_t answers_ = 0;

@@ -1,11 +1,13 @@
 // qkv generate: continues a text, streaming it to standard output.
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "console.h"
 #include "generation_flags.h"
+#include "memory_check.h"
 #include "qkv/core/error.h"
 #include "qkv/core/utf8.h"
 #include "qkv/tensor/allocator.h"
@@ -23,8 +25,11 @@ struct GenerateCommand {
   int logprobs = 0;
 };
 
-std::string prompt_text(const GenerateCommand& command) {
-  require(command.prompt.has_value() != !command.prompt_file.empty(),
+// Empty if a session goes on as it is.
+std::string prompt_text(const GenerateCommand& command, bool resumes) {
+  const bool none = !command.prompt && command.prompt_file.empty();
+  if (resumes && none) return "";
+  require(!none && (!command.prompt || command.prompt_file.empty()),
           "generate: expected either --prompt or --prompt-file");
   const std::string where = command.prompt ? "--prompt" : command.prompt_file;
   const std::string text = command.prompt ? *command.prompt : read_input(command.prompt_file);
@@ -90,21 +95,42 @@ void generate(const GenerateCommand& command) {
   command.flags.check();
   require(command.json || (command.logprobs == 0 && !command.prompt_logprobs),
           "--logprobs: expected --json with it");
-  const std::string text = prompt_text(command);
+  const std::string& file = command.flags.session;
+  const bool resumes = !file.empty() && std::filesystem::exists(file);
+  const std::string text = prompt_text(command, resumes);
   const Bundle bundle = command.flags.load();
+  const EngineOptions options = command.flags.engine(bundle);
+  const uint64_t fingerprint = file.empty() ? 0 : model_fingerprint(*bundle.model);
 
-  Request request = command.flags.request(bundle, prompt_tokens(*bundle.tokenizer, text));
+  Request request =
+      command.flags.request(bundle, resumes ? bundle.tokenizer->encode(text, {.add_special = false})
+                                            : prompt_tokens(*bundle.tokenizer, text));
+  auto total = static_cast<int64_t>(request.prompt.size()) + request.max_new_tokens;
+  if (resumes) {
+    const auto session =
+        std::make_shared<Session>(load_session(file, *bundle.model, options.cache, fingerprint));
+    total += static_cast<int64_t>(session->tokens.size());
+    if (!command.flags.sampling.seed) request.sampler.seed = session->seed;
+    request.resume = session;
+  }
+  const int64_t positions = bundle.model->info().max_positions;
+  require_memory(
+      bundle, options,
+      command.flags.context > 0 ? std::min(command.flags.context, positions) : std::min(total, positions));
   request.ignore_eos = command.ignore_eos;
   request.top_logprobs = command.logprobs;
   request.logprobs = command.logprobs > 0;
   request.prompt_logprobs = command.prompt_logprobs;
-  Engine engine(*bundle.model, bundle.tokenizer.get(), command.flags.engine(bundle));
+  Engine engine(*bundle.model, bundle.tokenizer.get(), options);
   if (command.verbose) describe_run(bundle, engine, request.sampler, request.prompt.size());
 
   const bool stream = !command.no_stream && !command.json;
-  const Completion answer = stream_answer(engine, request, [&](std::string_view piece) {
+  std::shared_ptr<Session> session;
+  const auto show = [&](std::string_view piece) {
     if (stream) print_out(piece);
-  });
+  };
+  const Completion answer = stream_answer(engine, request, show, file.empty() ? nullptr : &session);
+  if (session != nullptr) save_session(file, *session, options.cache, fingerprint);
   if (command.json) {
     print_json(bundle, request, answer, engine);
   } else {
@@ -136,7 +162,9 @@ void add_generate(CLI::App& app) {
   verb->footer(
       "Examples:\n"
       "  qkv generate my-model --prompt \"Once upon a time\" --max-tokens 100\n"
-      "  qkv generate my-model --prompt-file question.txt --temperature 0 --stop \"Question:\" --json");
+      "  qkv generate my-model --prompt-file question.txt --temperature 0 --stop \"Question:\" --json\n"
+      "  qkv generate my-model --session story --prompt \"Once upon a time\"; qkv generate my-model "
+      "--session story");
   verb->callback([command] { generate(*command); });
 }
 

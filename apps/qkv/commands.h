@@ -23,5 +23,6 @@ void add_merge(CLI::App& app);      // cmd_merge.cpp
 void add_train(CLI::App& app);      // cmd_train.cpp
 void add_eval(CLI::App& app);       // cmd_eval.cpp
 void add_bench(CLI::App& app);      // cmd_bench.cpp
+void add_plan(CLI::App& app);       // cmd_plan.cpp
 
 }  // namespace qkv

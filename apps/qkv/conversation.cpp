@@ -6,6 +6,7 @@
 
 #include "qkv/core/atomic_file.h"
 #include "qkv/core/error.h"
+#include "qkv/core/json.h"
 
 namespace qkv {
 namespace {
@@ -65,6 +66,38 @@ void Conversation::answer(const Completion& completion) {
     turn.answer_tokens.pop_back();
   } else if (stopped) {  // the last tokens spell a stop string, and may begin before it
     turn.answer_tokens = tokenizer_.encode(turn.answer, {.add_special = false, .parse_special = false});
+  }
+}
+
+std::string Conversation::save() const {
+  Json turns = Json::array();
+  for (const Turn& turn : turns_) {
+    if (!turn.answered) continue;
+    turns.push_back(
+        {{"question", turn.question}, {"answer", turn.answer}, {"answer_tokens", turn.answer_tokens}});
+  }
+  return dump_json({{"system", system_}, {"turns", turns}});
+}
+
+void Conversation::restore(const std::string& json, const std::string& where) {
+  const Json saved = parse_json(json.empty() ? "{}" : json, where);
+  const JsonView view(saved, where);
+  const Json* turns = view.find("turns");
+  require(turns != nullptr && turns->is_array(),
+          "{}: expected a session of 'qkv chat', found none of its turns", where);
+  if (system_.empty()) system_ = view.string_or("system", "");
+  for (const Json& entry : *turns) {
+    const JsonView turn(entry, where, "turns");
+    const Json* tokens = turn.find("answer_tokens");
+    require(tokens != nullptr && tokens->is_array(), "{}: key 'turns.answer_tokens': expected token ids",
+            where);
+    Turn restored{turn.string("question"), turn.string("answer"), {}, true};
+    for (const Json& id : *tokens) {
+      require(id.is_number_integer() && id >= 0 && id < tokenizer_.vocab_size(),
+              "{}: key 'turns.answer_tokens': expected token ids below {}", where, tokenizer_.vocab_size());
+      restored.answer_tokens.push_back(id.get<int32_t>());
+    }
+    turns_.push_back(std::move(restored));
   }
 }
 

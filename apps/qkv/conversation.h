@@ -39,6 +39,9 @@ class Conversation {
   // Completes the turn that ask() began.
   void answer(const Completion& completion);
   void clear() { turns_.clear(); }
+  // The turns as JSON, and from it; `where` names it in errors.
+  std::string save() const;
+  void restore(const std::string& json, const std::string& where);
 
   // Turns dropped by the last ask().
   int64_t dropped() const { return dropped_; }

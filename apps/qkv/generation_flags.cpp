@@ -42,6 +42,11 @@ void GenerationFlags::add_to(CLI::App& command) {
       .add_option("--activations", activations,
                   "In products with quantized weights: int8, rounded and fast, or f32, exact (default: int8)")
       ->type_name("TYPE");
+  command.add_flag("--deterministic", deterministic,
+                   "The same bits whatever else is computed beside them and however a prompt is cut; slower");
+  command
+      .add_option("--session", session, "Go on from this file if it is there, and leave it for the next time")
+      ->type_name("FILE");
   const char* group = "Speculative decoding (the same answer in fewer passes)";
   auto* draft = command
                     .add_option("--draft-model", draft_model,
@@ -148,6 +153,7 @@ EngineOptions GenerationFlags::engine(const Bundle& bundle) const {
   if (compute_type == "bf16" || (compute_type == "auto" && native)) options.compute_type = DType::bf16;
   options.cache = cache.options(options.compute_type);
   options.max_draft = draft_tokens;
+  options.deterministic = deterministic;
   if (lookup) options.drafter = std::make_shared<PromptLookup>();
   if (!draft_model.empty()) options.drafter = load_drafter(draft_model, bundle, options.compute_type);
   return options;
@@ -158,7 +164,9 @@ Activations activations_from_name(const std::string& name) {
   return name == "int8" ? Activations::int8 : Activations::exact;
 }
 
-Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view)> show) {
+Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view)> show,
+                         std::shared_ptr<Session>* session) {
+  request.keep_session = session != nullptr;
   std::optional<Progress> progress(std::in_place, "reading the prompt", request.prompt.size(), "tokens");
   const int64_t before = engine.stats().prefill_tokens;
   const RequestId id = engine.submit(std::move(request));
@@ -174,6 +182,7 @@ Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::
       answer.append(std::move(event));
     }
   }
+  if (session != nullptr) *session = engine.take_session(id);
   return answer;
 }
 

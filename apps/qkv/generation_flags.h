@@ -13,6 +13,7 @@
 #include "cache_flags.h"
 #include "qkv/core/parallel.h"
 #include "qkv/engine/engine.h"
+#include "qkv/engine/session.h"
 #include "qkv/models/bundle.h"
 #include "sampling_flags.h"
 
@@ -36,6 +37,8 @@ struct GenerationFlags {
   std::string draft_model;
   bool lookup = false;
   int64_t draft_tokens = 16;
+  bool deterministic = false;
+  std::string session;  // a file to go on from and to leave; none: empty
   std::shared_ptr<const Grammar> grammar;  // of the answer; compiled while the flags are read
 
   void add_to(CLI::App& command);
@@ -57,8 +60,9 @@ struct GenerationFlags {
 Activations activations_from_name(const std::string& name);
 
 // Answers one request, passing text on as it comes; on a terminal a long prompt shows its progress. Ctrl-C
-// cancels the request. Error if it fails.
-Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view text)> show);
+// cancels the request. Error if it fails. `session`, unless null, gets what it takes to go on.
+Completion stream_answer(Engine& engine, Request request, FunctionRef<void(std::string_view text)> show,
+                         std::shared_ptr<Session>* session = nullptr);
 
 // "prefill 12 tokens, 340 tokens/s; decode 64 tokens, 55.1 tokens/s; peak memory ...".
 std::string performance_sentence(const EngineStats& stats);

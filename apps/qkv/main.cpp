@@ -116,6 +116,7 @@ int run(int argc, char** argv) {
   add_train(app);
   add_eval(app);
   add_bench(app);
+  add_plan(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -1,5 +1,7 @@
 #include "system_probe.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -77,7 +79,20 @@ SystemMemory system_memory() {
     if (key == "MemTotal:") memory.total = kib << 10;
     if (key == "MemAvailable:") memory.available = kib << 10;
   }
+  // Of a control group without a limit the file says "max", which is no number.
+  uint64_t limit = 0, used = 0;
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit &&
+      std::ifstream("/sys/fs/cgroup/memory.current") >> used) {
+    memory.total = std::min(memory.total, limit);
+    memory.available = std::min(memory.available, limit - std::min(limit, used));
+  }
   return memory;
+}
+
+uint64_t resident_bytes() {
+  uint64_t size = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 double measure_read_bandwidth() {

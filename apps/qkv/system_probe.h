@@ -9,7 +9,10 @@ namespace qkv {
 struct SystemMemory {
   uint64_t total = 0, available = 0;  // bytes; 0 where the system does not say
 };
+// Available: what the system says, or what the limit of this process's control group leaves, if that is less.
 SystemMemory system_memory();
+// Memory of this process that is resident now.
+uint64_t resident_bytes();
 
 // Bytes read per second by all threads from a buffer too large for the caches, four streams per thread.
 double measure_read_bandwidth();
