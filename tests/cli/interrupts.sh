@@ -24,11 +24,11 @@ stopped() {  # stopped COMMAND...
   [ -z "$(ls -A results)" ] || complain "$*: left $(ls -A results)"
 }
 
-stopped eval ppl model.gguf --text text.txt
+stopped eval ppl model.gguf text.txt
 stopped eval kld model.gguf --reference model.gguf --text text.txt
 stopped imatrix model.gguf --calibrate text.txt -o results/imatrix.dat
 stopped quantize model.gguf results/small.gguf --type IQ3_S
 stopped quantize model.gguf results/gptq --method gptq --calibrate text.txt --calibrate-sequences 256
+stopped info model.gguf --tensors --error-types q2_k,iq3_s,q4_k --report results/report.html
 stopped prune model.gguf results/pruned --method wanda --sparsity 0.5 --calibrate text.txt --calibrate-sequences 256
-stopped bench model.gguf --decode 100000
 finish
