@@ -331,6 +331,9 @@ TEST_F(WrittenAdapter, MissingAndExtraTensorsAreErrors) {
   edit("target_modules", {"q_proj", "k_proj"});
   expect_error("k_proj.lora_A.weight' is missing");
   edit("target_modules", {"q_proj"});
+  edit("modules_to_save", {"lm_head"});
+  expect_error("tensor 'base_model.model.lm_head.weight' is missing");
+  edit("modules_to_save", nullptr);
   edit("layers_to_transform", {0});
   expect_error("layers.1.self_attn.q_proj.lora_A.weight' belongs to no module that is a target");
 }
@@ -339,9 +342,6 @@ TEST_F(WrittenAdapter, WhatIsNotImplementedIsRefusedByName) {
   edit("peft_type", "LOHA");
   expect_error("expected LORA, IA3 or VERA, found 'LOHA'");
   edit("peft_type", "LORA");
-  edit("modules_to_save", {"lm_head"});
-  expect_error("key 'modules_to_save'");
-  edit("modules_to_save", nullptr);
   edit("bias", "all");
   expect_error("key 'bias'");
 }
