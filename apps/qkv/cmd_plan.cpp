@@ -96,7 +96,8 @@ void run_plan_serve(const PlanServeCommand& command) {
   const EngineOptions options = flags.engine(bundle);
   bundle.model->make_state(options.cache);  // refuses what this model's cache cannot be
   const int64_t context = command.context > 0 ? command.context : info.max_positions;
-  const ServePlan plan = plan_serving(*bundle.model, serve_request(options, context, command.parallel));
+  const ServePlan plan =
+      plan_serving(*bundle.model, serve_request(bundle, options, context, command.parallel));
   const SystemMemory memory = system_memory();
   const double bandwidth = measure_read_bandwidth();
   (command.json ? print_plan_json : print_plan)(command, bundle, plan, options, bandwidth, memory);

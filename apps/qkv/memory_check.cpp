@@ -20,19 +20,20 @@ uint64_t memory_for(const ServeRequest& request) {
 
 }  // namespace
 
-ServeRequest serve_request(const EngineOptions& options, int64_t context, int64_t parallel) {
+ServeRequest serve_request(const Bundle& bundle, const EngineOptions& options, int64_t context,
+                           int64_t parallel) {
   ServeRequest request;
   request.context = context;
   request.parallel = parallel;
   request.prefill_chunk = options.prefill_chunk;
   request.cache = options.cache;
-  request.resident = resident_bytes();
+  request.resident = resident_bytes_beside(bundle.path);
   request.tensors = memory_use().current;
   return request;
 }
 
 void require_memory(const Bundle& bundle, const EngineOptions& options, int64_t context) {
-  const ServeRequest request = serve_request(options, context, 1);
+  const ServeRequest request = serve_request(bundle, options, context, 1);
   const ServePlan plan = plan_serving(*bundle.model, request);
   const uint64_t memory = memory_for(request);
   if (plan.total() <= memory) return;
@@ -45,7 +46,7 @@ void require_memory(const Bundle& bundle, const EngineOptions& options, int64_t 
 }
 
 int64_t context_that_fits(const Bundle& bundle, const EngineOptions& options, int64_t wanted) {
-  const ServeRequest request = serve_request(options, wanted, 1);
+  const ServeRequest request = serve_request(bundle, options, wanted, 1);
   const uint64_t memory = memory_for(request);
   if (plan_serving(*bundle.model, request).total() <= memory) return wanted;
   return std::min(wanted, fitting_context(*bundle.model, request, memory));

@@ -10,7 +10,8 @@
 namespace qkv {
 
 // For a model that is loaded and has not run.
-ServeRequest serve_request(const EngineOptions& options, int64_t context, int64_t parallel);
+ServeRequest serve_request(const Bundle& bundle, const EngineOptions& options, int64_t context,
+                           int64_t parallel);
 // Error with a sentence that names the longest context that would fit, unless one of `context` tokens does.
 void require_memory(const Bundle& bundle, const EngineOptions& options, int64_t context);
 // The longest context, up to `wanted`, that fits.

@@ -1,11 +1,11 @@
 #include "system_probe.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -89,10 +89,21 @@ SystemMemory system_memory() {
   return memory;
 }
 
-uint64_t resident_bytes() {
-  uint64_t size = 0, resident = 0;
-  std::ifstream("/proc/self/statm") >> size >> resident;
-  return resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+uint64_t resident_bytes_beside(const std::string& model) {
+  std::error_code ignored;
+  const std::string whole = std::filesystem::canonical(model, ignored).string();
+  std::ifstream file("/proc/self/smaps");
+  std::string line;
+  uint64_t total = 0, kib = 0;
+  bool counts = true;
+  while (std::getline(file, line)) {
+    if (std::sscanf(line.c_str(), "Rss: %lu kB", &kib) == 1) {
+      if (counts) total += kib << 10;
+    } else if (line.find(':') == std::string::npos || line.find(' ') < line.find(':')) {  // a mapping begins
+      counts = whole.empty() || line.find(whole) == std::string::npos;
+    }
+  }
+  return total;
 }
 
 double measure_read_bandwidth() {

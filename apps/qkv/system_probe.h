@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace qkv {
 
@@ -11,8 +12,9 @@ struct SystemMemory {
 };
 // Available: what the system says, or what the limit of this process's control group leaves, if that is less.
 SystemMemory system_memory();
-// Memory of this process that is resident now.
-uint64_t resident_bytes();
+// Memory of this process that is resident now, without pages of files whose path begins with `model`: what of
+// them is in memory depends on how they have been read.
+uint64_t resident_bytes_beside(const std::string& model);
 
 // Bytes read per second by all threads from a buffer too large for the caches, four streams per thread.
 double measure_read_bandwidth();

@@ -3,8 +3,16 @@
 
 #include "qkv/core/error.h"
 #include "qkv/engine/engine_sequence.h"
+#include "qkv/tensor/allocator.h"
 
 namespace qkv {
+namespace {
+
+// Passes of so many tokens give their scratch memory back: the next one has another size, and blocks kept for
+// every size would add up.
+constexpr size_t kLargePass = 64;
+
+}  // namespace
 
 void Engine::run(const std::vector<Part>& parts) {
   const auto started = std::chrono::steady_clock::now();
@@ -53,6 +61,8 @@ void Engine::run(const std::vector<Part>& parts) {
       row += count * logits.cols();
     }
   }
+
+  if (tokens.size() >= kLargePass) release_cached_memory();
 
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   const double share = static_cast<double>(decode) / static_cast<double>(decode + prefill);

@@ -11,7 +11,7 @@ namespace qkv {
 namespace {
 
 // Code that only a run touches, stacks of threads, buffers of libraries.
-constexpr uint64_t kRunning = uint64_t{9} << 20;
+constexpr uint64_t kRunning = uint64_t{3} << 20;
 
 // Bytes of a vector of activations rounded to bytes: codes, and four sums or scales (Int8Rows).
 uint64_t rounded_bytes(uint64_t values) {
