@@ -23,7 +23,7 @@ struct WindowOptions {
   int64_t batch_tokens = 2048;  // of a pass: whole windows, at least one
   int64_t max_windows = 0;      // 0: all
   // Windows are read piece by piece through caches of this kind, as a prompt is, instead of as whole sequences.
-  std::optional<CacheOptions> cache;
+  std::optional<CacheOptions> cache = {};
 };
 
 struct TextWindow {

@@ -220,7 +220,9 @@ TEST(ModelCache, SinksAndWindowAreAShorterText) {
             << scaling << ", pieces of " << piece << ", token " << t;
       }
       EXPECT_LE(state.bytes(), model->state_bytes(options, n, piece));
-      if (piece == 1) EXPECT_LT(state.bytes(), model->state_bytes({.page_tokens = 16}, n));
+      if (piece == 1) {
+        EXPECT_LT(state.bytes(), model->state_bytes({.page_tokens = 16}, n));
+      }
     }
   }
 }
@@ -230,8 +232,9 @@ TEST(ModelCache, SinksNeedPositionsThatTurn) {
   options.window = 10;
   options.sinks = 2;
   for (const auto& config : test::small_configs()) {
-    if (config.name == "gpt2" || config.name == "bloom" || config.name == "deepseek_v2")
+    if (config.name == "gpt2" || config.name == "bloom" || config.name == "deepseek_v2") {
       EXPECT_THROW(filled(config.config)->make_state(options), Error) << config.name;
+    }
   }
 }
 
