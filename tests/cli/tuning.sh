@@ -41,7 +41,7 @@ refused "expected a teacher" "$qkv" train distill base/model --data corpus/sft.j
 sft=(train sft base/model --data corpus/sft.jsonl "${few[@]}")
 accepted "$qkv" "${sft[@]}" --out ada --adapter.kind adalora --adapter.rank 6 --adapter.target_rank 2
 accepted "$qkv" eval ppl base/model corpus/valid.txt --adapter ada/adapter --max-windows 2
-accepted "$qkv" "${sft[@]}" --out options --adapter.modules_to_save lm_head --optimizer.lora_plus 4 --optimizer.ema_decay 0.9 \
+accepted "$qkv" "${sft[@]}" --out options --adapter.modules_to_save norm --optimizer.lora_plus 4 --optimizer.ema_decay 0.9 \
   --train.embedding_noise 5 --train.attention_group 16 --train.z_loss 1e-4 --train.label_smoothing 0.1 \
   --train.gradient_accumulation_steps 2 --train.gradient_noise_scale true
 accepted "$qkv" generate base/model --adapter options/adapter --adapter sft/adapter=0.5 --prompt "Question: Who?" --max-tokens 3
